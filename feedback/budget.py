@@ -1,0 +1,146 @@
+"""Which compiled rows one training may cost: a joint token budget with a share for each source."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from feedback.compiler import Curation
+from feedback.errors import RatchetError
+from feedback.records import Example
+
+TEMPLATE_TOKENS = 6  # what a chat template adds to each message, about
+VALIDATION_ROWS = 64  # of each kind; enough to choose between two adapters
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows of a dataset, what each costs in tokens, and how many each limit left out."""
+
+    rows: tuple[Example, ...]
+    tokens: dict[str, int]  # by row id
+    excluded: Counter
+
+
+def select(
+    rows: Sequence[Example], curation: Curation, count_tokens: Callable[[str], int], max_tokens: int
+) -> Selection:
+    """Choose from `rows` what fits the budget and a model window of `max_tokens`.
+
+    Knowledge makes up at least its share of what is trained on, preference pairs at most theirs; newest
+    feedback comes first, knowledge goes round the topics. Unpaired rows are kept, but cost nothing:
+    they are not trained on by default.
+    """
+    tokens = {row.id: _cost(row, count_tokens) for row in rows}
+    excluded: Counter = Counter()
+    fitting = [row for row in rows if _longest(row, count_tokens) <= max_tokens]
+    excluded["longer_than_the_window"] = len(rows) - len(fitting)
+
+    training = [row for row in fitting if row.side == "train" and row.kind != "unpaired"]
+    knowledge = _around_the_topics(row for row in training if row.origin == "knowledge")
+    supervised = _newest_first(row for row in training if row.origin == "feedback" and row.kind == "sft")
+    pairs = _newest_first(row for row in training if row.kind == "preference")
+
+    room = _feedback_room(curation, sum(tokens[row.id] for row in knowledge))
+    people: Counter = Counter()
+    purse = _Purse(tokens, people, int(curation.max_share_per_person * curation.token_budget), excluded)
+    chosen_pairs = purse.spend(pairs, min(room, int(curation.preference_share * curation.token_budget)))
+    chosen_supervised = purse.spend(supervised, room - purse.spent)
+    chosen_knowledge = purse.spend(knowledge, curation.token_budget - purse.spent)
+    chosen_knowledge, chosen_supervised, chosen_pairs = _keep_share(
+        chosen_knowledge, chosen_supervised, chosen_pairs, curation.knowledge_share, tokens, excluded
+    )
+    validation = _capped(row for row in fitting if row.side == "validation")
+    unpaired = [row for row in fitting if row.side == "train" and row.kind == "unpaired"]
+    chosen = {
+        row.id for row in (*chosen_pairs, *chosen_supervised, *chosen_knowledge, *validation, *unpaired)
+    }
+    kept = tuple(row for row in rows if row.id in chosen)
+    if not any(row.side == "train" and row.kind != "unpaired" for row in kept):
+        raise RatchetError(
+            "nothing to train on yet: no row passed the rules and fits the budget; "
+            "`ratchet compile` shows what became of each signal"
+        )
+    return Selection(kept, {row.id: tokens[row.id] for row in kept}, +excluded)
+
+
+def _cost(row: Example, count: Callable[[str], int]) -> int:
+    """The tokens that a training step on `row` reads; a pair reads its prompt twice."""
+    prompt = sum(count(m["content"]) + TEMPLATE_TOKENS for m in row.prompt)
+    answers = [answer for answer in (row.chosen, row.rejected) if answer is not None]
+    return sum(prompt + count(answer) + TEMPLATE_TOKENS for answer in answers)
+
+
+def _longest(row: Example, count: Callable[[str], int]) -> int:
+    prompt = sum(count(m["content"]) + TEMPLATE_TOKENS for m in row.prompt)
+    return prompt + TEMPLATE_TOKENS + max(count(a) for a in (row.chosen, row.rejected) if a is not None)
+
+
+def _feedback_room(curation: Curation, knowledge_tokens: int) -> int:
+    """The tokens that feedback may take so that knowledge can keep its share."""
+    share = curation.knowledge_share
+    room = (1 - share) * curation.token_budget
+    return int(room if share == 0 else min(room, knowledge_tokens * (1 - share) / share))
+
+
+class _Purse:
+    """Spends tokens row by row, no person's share above the limit."""
+
+    def __init__(self, tokens: dict[str, int], people: Counter, person_limit: int, excluded: Counter):
+        self.tokens, self.people, self.person_limit, self.excluded = tokens, people, person_limit, excluded
+        self.spent = 0
+
+    def spend(self, rows: Iterable[Example], room: int) -> list[Example]:
+        taken, left = [], room
+        for row in rows:
+            cost = self.tokens[row.id]
+            if row.people and all(self.people[p] + cost > self.person_limit for p in row.people):
+                self.excluded["person_share"] += 1
+            elif cost > left:
+                self.excluded["token_budget"] += 1
+            else:
+                taken.append(row)
+                left -= cost
+                self.people.update(dict.fromkeys(row.people, cost))
+        self.spent += room - left
+        return taken
+
+
+def _keep_share(knowledge, supervised, pairs, share, tokens, excluded):
+    """Give back feedback, oldest first, until knowledge has its share of what was really taken."""
+
+    def cost(rows):
+        return sum(tokens[row.id] for row in rows)
+
+    while (supervised or pairs) and cost(knowledge) < share * (
+        cost(knowledge) + cost(supervised) + cost(pairs)
+    ):
+        (supervised or pairs).pop()
+        excluded["knowledge_share"] += 1
+    return knowledge, supervised, pairs
+
+
+def _newest_first(rows: Iterable[Example]) -> list[Example]:
+    return sorted(rows, key=lambda row: (row.rule == "correction", max(row.sources), row.id), reverse=True)
+
+
+def _around_the_topics(rows: Iterable[Example]) -> list[Example]:
+    """One row of each cluster before a second of any, in an order that only depends on the rows."""
+    clusters: dict[str, list[Example]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: _draw(row.id)):
+        clusters[row.cluster].append(row)
+    ranked = [(rank, _draw(name), row) for name, found in clusters.items() for rank, row in enumerate(found)]
+    return [row for _, _, row in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def _capped(rows: Iterable[Example]) -> list[Example]:
+    """At most VALIDATION_ROWS of each kind."""
+    kinds: dict[str, list[Example]] = defaultdict(list)
+    for row in _around_the_topics(rows):
+        if len(kinds[row.kind]) < VALIDATION_ROWS:
+            kinds[row.kind].append(row)
+    return [row for found in kinds.values() for row in found]
+
+
+def _draw(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,241 @@
+"""An immutable folder of examples, named by the hash of what is in it, loadable by `datasets`."""
+
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from feedback.budget import Selection
+from feedback.errors import RatchetError
+from feedback.records import Example, digest
+
+KINDS = ("sft", "preference", "unpaired")
+SIDES = ("train", "validation")
+_MESSAGES = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
+_COMMON = [
+    ("id", pyarrow.string()),
+    ("rule", pyarrow.string()),
+    ("origin", pyarrow.string()),
+    ("cluster", pyarrow.string()),
+    ("weight", pyarrow.float64()),
+    ("sources", pyarrow.list_(pyarrow.string())),
+    ("tokens", pyarrow.int64()),
+]
+_SCHEMAS = {
+    "sft": pyarrow.schema([("prompt", _MESSAGES), ("completion", _MESSAGES), *_COMMON]),
+    "preference": pyarrow.schema(
+        [("prompt", _MESSAGES), ("chosen", _MESSAGES), ("rejected", _MESSAGES), *_COMMON]
+        + [("rejected_version", pyarrow.string())]
+    ),
+    "unpaired": pyarrow.schema(
+        [("prompt", _MESSAGES), ("completion", _MESSAGES), ("label", pyarrow.bool_()), *_COMMON]
+    ),
+}
+
+
+def freeze(
+    folder: Path, selection: Selection, funnel: dict[str, Any], settings: dict[str, Any], at: datetime
+) -> dict[str, Any]:
+    """Write `selection` under `folder`/<hash>, manifest last; returns the manifest.
+
+    `funnel` is the compilation's document; `settings` what the rows depend on beside the signals. The same
+    rows and settings give the same hash on every machine; a dataset that is there already is checked and used.
+    """
+    rows = sorted(selection.rows, key=lambda row: (row.kind, row.side, row.id))
+    content_hash = digest({"rows": [_canonical(row) for row in rows], "settings": settings})[:16]
+    target = folder / content_hash
+    if (target / "manifest.json").exists():
+        return open_dataset(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
+    try:
+        for kind in KINDS:
+            for side in SIDES:
+                _write_rows(
+                    draft / kind, side, kind, [r for r in rows if (r.kind, r.side) == (kind, side)], selection
+                )
+        manifest = _manifest(content_hash, rows, selection, funnel, settings, at)
+        (draft / "README.md").write_text(_card(manifest), "utf-8")
+        manifest["files"] = {
+            str(f.relative_to(draft)): _sha256(f) for f in sorted(draft.rglob("*")) if f.is_file()
+        }
+        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+        (draft / "manifest.json").write_text(text, "utf-8")
+        shutil.rmtree(target, ignore_errors=True)  # one without a manifest was never finished
+        os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+def open_dataset(folder: Path) -> dict[str, Any]:
+    """The manifest of a frozen dataset; RatchetError when it is unfinished or was touched."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise RatchetError(
+            f"{folder} is no finished dataset; `ratchet datasets` lists those that are"
+        ) from None
+    for name, expected in manifest["files"].items():
+        if not (folder / name).exists() or _sha256(folder / name) != expected:
+            raise RatchetError(
+                f"{folder / name} was changed after it was frozen; run a new round, or restore the file"
+            )
+    return manifest
+
+
+def _canonical(row: Example) -> list[Any]:
+    # Source ids depend on when things were said here; the words and why they are kept do not.
+    return [
+        row.kind,
+        row.side,
+        row.prompt,
+        row.chosen,
+        row.rejected,
+        row.label,
+        row.rule,
+        row.cluster,
+        row.weight,
+    ]
+
+
+def _write_rows(folder: Path, side: str, kind: str, rows: Sequence[Example], selection: Selection) -> None:
+    if rows:
+        folder.mkdir(exist_ok=True)
+        table = pyarrow.Table.from_pylist(
+            [_columns(row, selection.tokens[row.id]) for row in rows], _SCHEMAS[kind]
+        )
+        pyarrow.parquet.write_table(table, folder / f"{side}.parquet")
+
+
+def _columns(row: Example, tokens: int) -> dict[str, Any]:
+    """A row in TRL's column names; the rest is there to say why it exists."""
+    chosen = [{"role": "assistant", "content": row.chosen}]
+    columns = {
+        "prompt": list(row.prompt),
+        "id": row.id,
+        "rule": row.rule,
+        "origin": row.origin,
+        "cluster": row.cluster,
+        "weight": row.weight,
+        "sources": list(row.sources),
+        "tokens": tokens,
+    }
+    if row.kind == "preference":
+        rejected = [{"role": "assistant", "content": row.rejected}]
+        return columns | {"chosen": chosen, "rejected": rejected, "rejected_version": row.rejected_version}
+    return columns | {"completion": chosen, "label": row.label}
+
+
+def _manifest(
+    content_hash: str,
+    rows: Sequence[Example],
+    selection: Selection,
+    funnel: dict[str, Any],
+    settings: dict[str, Any],
+    at: datetime,
+) -> dict[str, Any]:
+    trained = [row for row in rows if row.side == "train" and row.kind != "unpaired"]
+    by_origin = Counter()
+    for row in trained:
+        by_origin[row.origin] += selection.tokens[row.id]
+    sources = {
+        origin: sorted({source for row in rows if row.origin == origin for source in row.sources})
+        for origin in ("feedback", "knowledge")
+    }
+    return {
+        "hash": content_hash,
+        "counts": {
+            kind: {side: sum((r.kind, r.side) == (kind, side) for r in rows) for side in SIDES}
+            for kind in KINDS
+        },
+        "rules": dict(sorted(Counter(f"{row.kind}: {row.rule}" for row in rows).items())),
+        "tokens": {
+            "trained_on": sum(by_origin.values()),
+            "by_origin": dict(sorted(by_origin.items())),
+            "per_row": _statistics([selection.tokens[row.id] for row in trained]),
+        },
+        "excluded_by_budget": dict(sorted(selection.excluded.items())),
+        "truncations": 0,  # a row that is longer than the model's window is left out whole, never cut
+        "funnel": funnel,
+        "sources": sources,
+        "settings": settings,
+        "created_at": at.isoformat(),
+    }
+
+
+def _statistics(values: list[int]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values), "total": sum(values)}
+
+
+def _card(manifest: dict[str, Any]) -> str:
+    """The dataset card: its front matter is what `datasets.load_dataset(folder)` reads."""
+    configs = []
+    for kind in KINDS:
+        files = [side for side in SIDES if manifest["counts"][kind][side]]
+        if files:
+            default = "\n  default: true" if not configs else ""
+            paths = "".join(f"\n  - split: {side}\n    path: {kind}/{side}.parquet" for side in files)
+            configs.append(f"- config_name: {kind}{default}\n  data_files:{paths}")
+    counts = "\n".join(
+        f"| {kind} | {n['train']} | {n['validation']} |"
+        for kind, n in manifest["counts"].items()
+        if sum(n.values())
+    )
+    funnel = "\n".join(_funnel_rows(manifest["funnel"]))
+    budget = (
+        "\n".join(f"| {name} | {n} |" for name, n in manifest["excluded_by_budget"].items()) or "| none | 0 |"
+    )
+    tokens = manifest["tokens"]
+    return f"""---
+configs:
+{chr(10).join(configs)}
+---
+# Dataset {manifest["hash"]}
+
+Frozen on {manifest["created_at"]}. Every row names its `rule` and its `sources`.
+
+| kind | train | validation |
+|---|---|---|
+{counts}
+
+{tokens["trained_on"]:,} tokens are trained on ({", ".join(f"{n:,} {o}" for o, n in tokens["by_origin"].items())});
+a row has {tokens["per_row"]["min"]} to {tokens["per_row"]["max"]}, median {tokens["per_row"]["median"]:g}. \
+Rows longer than the model's window are left out, none is cut.
+
+## What became of everything
+
+| | outcome | count |
+|---|---|---|
+{funnel}
+
+## Left out by the budget
+
+| limit | rows |
+|---|---|
+{budget}
+"""
+
+
+def _funnel_rows(funnel: dict[str, Any]) -> list[str]:
+    rows = []
+    for name in ("signals", "knowledge"):
+        tally = funnel[name]
+        rows.append(f"| {name} | in | {tally['in']} |")
+        rows += [f"| {name} | dropped: {rule} | {count} |" for rule, count in tally["dropped"].items()]
+        rows += [f"| {name} | held out | {tally['held_out']} |", f"| {name} | kept | {tally['kept']} |"]
+    return rows
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

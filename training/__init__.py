@@ -1,0 +1,1 @@
+"""How a model is made: base model, recipe, SFT, preference tuning, registry."""
