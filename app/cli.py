@@ -1,0 +1,316 @@
+"""The command line: reads what was asked, hands it to the desk or to a round, and prints the answer.
+
+Nothing heavy is imported before a command needs it, so `ratchet --help` answers at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from app.settings import Settings, read_settings
+from feedback.errors import RatchetError, UsageError
+
+Document = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status: 0 done, 1 could not be done, 2 wrong use."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = read_settings(options.home, options.objective)
+        document = options.run(settings, options)
+        if document is not None:
+            print(
+                json.dumps(document, ensure_ascii=False, allow_nan=False)
+                if options.json
+                else options.show(document)
+            )
+        return 0
+    except UsageError as error:
+        return _complain(error, 2)
+    except (RatchetError, OSError) as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("stopped", 1)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - whoever read the output has left
+        return 1
+
+
+def _complain(error: object, status: int) -> int:
+    print(f"ratchet: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# commands: settings and options in, a document out
+
+
+def _ask(settings: Settings, operation: str, **arguments: Any) -> Any:
+    from app.door import open_door
+    from eval.objective import load_objective
+
+    return open_door(settings, load_objective(settings.objective))(operation, **arguments)
+
+
+def _serve(settings: Settings, options: argparse.Namespace) -> None:
+    from app.serve import serve
+
+    serve(settings, options.host, options.port, _log)
+
+
+def _prepare(settings: Settings, _: argparse.Namespace) -> Document:
+    from eval.objective import load_objective
+    from training.base_model import base_model_folder
+    from training.encoder import encoder_folder
+
+    objective = load_objective(settings.objective)
+    return {
+        "base_model_path": str(base_model_folder(objective.base_model, settings.cache, log=_log)),
+        "encoder_path": str(encoder_folder(objective.encoder, settings.cache, log=_log)),
+    }
+
+
+def _import(settings: Settings, options: argparse.Namespace) -> Document:
+    return _ask(settings, "import_files", files=[os.path.abspath(file) for file in options.files])
+
+
+def _compile(settings: Settings, _: argparse.Namespace) -> Document:
+    return _ask(settings, "compile")
+
+
+def _review(settings: Settings, options: argparse.Namespace) -> Document:
+    if options.correction is None:
+        if options.approve or options.reject or options.text:
+            raise UsageError("name the correction to approve or reject; `ratchet review` lists them")
+        return _ask(settings, "corrections")
+    if options.approve == options.reject:
+        raise UsageError("say either --approve or --reject")
+    if options.reject and options.text is not None:
+        raise UsageError("--text goes with --approve: it is the answer to train on")
+    verdict = "approve" if options.approve else "reject"
+    return _ask(
+        settings, "review", signal=options.correction, verdict=verdict, text=options.text, who=options.who
+    )
+
+
+def _round(settings: Settings, options: argparse.Namespace) -> Document:
+    from app.door import open_door
+    from app.rounds import run_round
+    from eval.objective import load_objective
+
+    objective = load_objective(settings.objective)
+    ask = open_door(settings, objective)
+    return run_round(settings, objective, ask, not options.no_promote, options.max_steps, _log)
+
+
+def _rounds(settings: Settings, options: argparse.Namespace) -> Document:
+    return _ask(settings, "rounds", run=options.round)
+
+
+def _datasets(settings: Settings, options: argparse.Namespace) -> Document:
+    return _ask(settings, "datasets", dataset=options.dataset)
+
+
+def _status(settings: Settings, _: argparse.Namespace) -> Document:
+    return _ask(settings, "status")
+
+
+def _evaluate(settings: Settings, options: argparse.Namespace) -> Document:
+    from app.examination import examine_version
+    from eval.objective import load_objective
+    from eval.suites import Suite
+    from training.registry import adapter_of
+
+    objective = load_objective(settings.objective)
+    version = options.version or _ask(settings, "status")["champion"]
+    adapter = adapter_of(settings.home, version)
+    suites = [Suite.from_json(document) for document in _ask(settings, "suites")]
+    evaluation = examine_version(settings, objective, suites, version, adapter, _show_suite)
+    means = {
+        metric: {"mean": sum(scores.values()) / len(scores), "n": len(scores)}
+        for suite in evaluation.suites.values()
+        for metric, scores in suite["scores"].items()
+        if scores
+    }
+    return {"version": version, "metrics": means}
+
+
+def _show_suite(suite: str, done: int, total: int) -> None:
+    _log(f"{suite}: {done} of {total}")
+
+
+def _promote(settings: Settings, options: argparse.Namespace) -> Document:
+    return _ask(settings, "promote", version=options.version, who=options.who, why=options.why)
+
+
+def _rollback(settings: Settings, options: argparse.Namespace) -> Document:
+    return _ask(settings, "rollback", who=options.who, why=options.why)
+
+
+# what people read
+
+
+def _show_plain(document: Any) -> str:
+    """Any document as indented lines."""
+    return "\n".join(_lines(document, ""))
+
+
+def _lines(value: Any, indent: str) -> list[str]:
+    if isinstance(value, dict):
+        entries = [(f"{name}:", entry) for name, entry in value.items()]
+    else:
+        entries = [("-", entry) for entry in value]
+    lines: list[str] = []
+    for name, entry in entries:
+        if isinstance(entry, dict | list) and entry:
+            lines += [f"{indent}{name}", *_lines(entry, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name} {_plain(entry)}")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _show_round(document: Document) -> str:
+    lines = [
+        f"{document['round']}: {document['decision']}"
+        + (f", {document['version']} serves now" if document["promoted"] else f" ({document['version']})"),
+        *(f"  {reason}" for reason in document["reasons"]),
+        "",
+        f"  {'metric':24}{'champion':>10}{'candidate':>11}{'difference':>12}{'low':>9}{'high':>9}{'n':>6}",
+    ]
+    for name, m in document["metrics"].items():
+        means = f"{m['champion']:10.3f}{m['candidate']:11.3f}"
+        interval = f"{m['difference']:+12.3f}{m['low']:+9.3f}{m['high']:+9.3f}"
+        lines.append(f"  {name:24}{means}{interval}{m['n']:6d}")
+    return "\n".join(lines)
+
+
+def _show_rounds(document: Document) -> str:
+    return _show_round(document) if "metrics" in document else _show_plain(document)
+
+
+def _show_corrections(document: Document) -> str:
+    if "waiting" not in document:
+        return f"{document['signal']}: {document['verdict']}"
+    if not document["waiting"]:
+        return "no correction waits for a review"
+    return "\n\n".join(
+        f"{c['id']}  from {c['user']}\n  asked:     {c['question']}\n  answered:  {c['answer']}\n"
+        f"  corrected: {c['correction']}"
+        for c in document["waiting"]
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ratchet",
+        description="A chat application whose model gets better from its users' feedback and never slips back.",
+    )
+    parser.add_argument(
+        "--home", metavar="DIR", help="store, datasets and runs (default: $RATCHET_HOME or ./.ratchet)"
+    )
+    parser.add_argument(
+        "--objective",
+        metavar="DIR",
+        help="the domain's folder (default: $RATCHET_OBJECTIVE or objectives/medical)",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Any, text: str, show: Any = _show_plain, reports: bool = True
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(run=run, show=show, json=False)
+        if reports:
+            added.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+        return added
+
+    def say_who(added: argparse.ArgumentParser, why: bool = True) -> None:
+        added.add_argument("--who", metavar="NAME", help="who decides it, for the log (default: your login)")
+        if why:
+            added.add_argument("--why", metavar="TEXT", default="by hand", help="why, for the log")
+
+    added = command("serve", _serve, "serve the chat page and the API; one process", reports=False)
+    added.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    added.add_argument("--port", type=_port, default=7860, help="port to listen on (default: %(default)s)")
+
+    command("prepare", _prepare, "convert the base model and the encoder into the cache")
+
+    added = command(
+        "import", _import, "bring in knowledge, multiple choice, feedback or preferences from files"
+    )
+    added.add_argument(
+        "files", nargs="+", metavar="FILE", help="a .jsonl, .csv or .parquet file of one format"
+    )
+
+    command(
+        "compile", _compile, "show what becomes of every signal and knowledge row, without writing a dataset"
+    )
+
+    added = command(
+        "review",
+        _review,
+        "list users' corrections that wait, or approve or reject one",
+        show=_show_corrections,
+    )
+    added.add_argument("correction", nargs="?", metavar="ID", help="the correction to judge")
+    added.add_argument("--approve", action="store_true", help="it may be trained on")
+    added.add_argument("--reject", action="store_true", help="it is never trained on")
+    added.add_argument("--text", help="approve this text in its place")
+    say_who(added, why=False)
+
+    added = command(
+        "round", _round, "freeze, train, evaluate, decide and promote: one whole round", show=_show_round
+    )
+    added.add_argument("--no-promote", action="store_true", help="decide, but leave the champion where it is")
+    added.add_argument(
+        "--max-steps", type=_positive, metavar="N", help="at most N training steps a stage, for a trial"
+    )
+
+    added = command("rounds", _rounds, "past rounds, or one in full", show=_show_rounds)
+    added.add_argument("round", nargs="?", metavar="ID", help="such as r0001")
+
+    added = command("datasets", _datasets, "frozen datasets, or the manifest of one")
+    added.add_argument("dataset", nargs="?", metavar="HASH", help="the dataset's name")
+
+    command("status", _status, "champion, signals waiting, last decision, what runs now")
+
+    added = command("evaluate", _evaluate, "run the suites on a version")
+    added.add_argument("version", nargs="?", metavar="VERSION", help="default: the champion")
+
+    added = command("promote", _promote, "let a version serve, in a running chat too")
+    added.add_argument("version", metavar="VERSION", help="such as v0001-0a1b2c3d")
+    say_who(added)
+
+    say_who(command("rollback", _rollback, "let the version serve that served before"))
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise argparse.ArgumentTypeError("a port lies from 1 to 65535")
+    return port
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Once around the circle: freeze, train, evaluate, decide, promote. Each stage leaves its file last, and a
+round that was cut short goes on at the first one that is missing."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from app.door import Ask
+from app.run_folder import RunFolder, only_round
+from app.settings import Settings
+from eval.exam import Evaluation
+from eval.gate import Decision, decide
+from eval.objective import Objective
+from eval.suites import Suite
+from feedback.errors import RatchetError
+
+Log = Callable[[str], None]
+
+
+def run_round(
+    settings: Settings,
+    objective: Objective,
+    ask: Ask,
+    promote: bool = True,
+    max_steps: int | None = None,
+    log: Log = print,
+) -> dict[str, Any]:
+    """One whole round, or the rest of one; returns its document (the contract of `ratchet round --json`)."""
+    with only_round(settings.home):
+        run = freeze(settings, ask, max_steps, log)
+        train(settings, run, log)
+        evaluate(settings, run, log)
+        decision = judge(objective, run)
+        promoted = promote and decision.decision == "promote" and move_pointer(ask, run, decision)
+        return record(ask, run, decision, promoted)
+
+
+def freeze(settings: Settings, ask: Ask, max_steps: int | None, log: Log) -> RunFolder:
+    """The unfinished round, or a new one with its dataset and suites frozen."""
+    if run := RunFolder.unfinished(settings.home / "runs"):
+        log(f"{run.name}: going on where it stopped")
+        return run
+    plan = ask("begin_round", max_steps=max_steps)
+    counts = plan["counts"]
+    log(
+        f"{plan['run']}: dataset {plan['dataset_hash']} with {counts['sft']} supervised rows and "
+        f"{counts['preference']} pairs, {counts['tokens']:,} tokens to train on"
+    )
+    return RunFolder(settings.home / "runs" / plan["run"])
+
+
+def train(settings: Settings, run: RunFolder, log: Log) -> None:
+    """SFT, then preference tuning, in a child process; leaves adapter/ and run.json."""
+    if not run.has("run.json"):
+        _run_job("training.job", settings, run, "training.log", log)
+
+
+def evaluate(settings: Settings, run: RunFolder, log: Log) -> None:
+    """Champion and candidate on the frozen suites, in a child process; leaves evaluation.json."""
+    if not run.has("evaluation.json"):
+        _run_job("app.examination", settings, run, "evaluation.log", log)
+
+
+def judge(objective: Objective, run: RunFolder) -> Decision:
+    """The gate's decision on what was measured; leaves gate.json."""
+    evaluation = run.read("evaluation.json")
+    decision = decide(
+        Evaluation.from_json(evaluation["champion"]),
+        Evaluation.from_json(evaluation["candidate"]),
+        [Suite.from_json(suite) for suite in run.read("suites.json")],
+        objective.gate,
+    )
+    run.write("gate.json", decision.to_json())
+    return decision
+
+
+def move_pointer(ask: Ask, run: RunFolder, decision: Decision) -> bool:
+    """Promote the candidate, unless another version became champion while it was trained."""
+    plan, version = run.read("plan.json"), run.read("run.json")["version"]
+    champion = ask("status")["champion"]
+    if champion == version:
+        return True  # the round was cut short after it had promoted
+    if champion != plan["champion"]:
+        return False
+    ask("promote", version=version, who=None, why=f"round {run.name}: {decision.reasons[0]}")
+    return True
+
+
+def record(ask: Ask, run: RunFolder, decision: Decision, promoted: bool) -> dict[str, Any]:
+    """Write decision.json and log the round."""
+    plan, made = run.read("plan.json"), run.read("run.json")
+    verdict = decision.to_json()
+    reasons = list(verdict["reasons"])
+    if decision.decision == "promote" and not promoted:
+        reasons.append("not promoted: it was asked not to be, or the champion changed while it was trained")
+    document = {
+        "round": run.name,
+        "dataset": plan["dataset_hash"],
+        "counts": plan["counts"],
+        "decision": decision.decision,
+        "reasons": reasons,
+        "metrics": verdict["metrics"],
+        "version": made["version"],
+        "promoted": promoted,
+        "champion": plan["champion"],
+        "chosen_stage": made["chosen"],
+        "chosen_because": made["chosen_because"],
+        "last_signal": plan["last_signal"],
+    }
+    ask("finish_round", run=run.name, document=document)
+    run.write("decision.json", document)
+    return document
+
+
+# child processes
+
+
+def _run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log: Log) -> None:
+    """Run `python -m module RUN` to its end, showing its progress; RatchetError with its reason when it fails.
+
+    RATCHET_LAUNCHER may hold a prefix (torchrun --no-python ..., srun ...) that carries the training.
+    """
+    (run.path / "failure.json").unlink(missing_ok=True)
+    prefix = shlex.split(os.environ.get("RATCHET_LAUNCHER", "")) if module == "training.job" else []
+    command = [*prefix, sys.executable, "-m", module, str(run.path)]
+    environment = os.environ | {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
+    environment |= {"RATCHET_OBJECTIVE": str(settings.objective)}
+    with (run.path / log_name).open("ab") as output:
+        child = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        with _stopping(child):
+            for line in _progress_lines(run, child):
+                log(line)
+        code = child.wait()
+    if code != 0:
+        raise RatchetError(_reason(run, module, code, log_name))
+
+
+@contextmanager
+def _stopping(child: subprocess.Popen) -> Iterator[None]:
+    """While inside, SIGTERM and Ctrl-C end the child first, which leaves a checkpoint."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RatchetError("cancelled; `ratchet round` goes on from the last checkpoint") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+
+
+def _progress_lines(run: RunFolder, child: subprocess.Popen) -> Iterator[str]:
+    """A line for people every few seconds while the child works."""
+    shown, spoke = None, 0.0
+    while child.poll() is None:
+        time.sleep(0.2)
+        last = run.progress()
+        if last and last != shown and time.monotonic() - spoke > 5:
+            shown, spoke = last, time.monotonic()
+            yield f"{run.name}: {_in_words(last)}"
+
+
+def _in_words(progress: dict[str, Any]) -> str:
+    words = f"{progress['stage']} {progress.get('step', 0)}/{progress.get('steps', 0)}"
+    if progress.get("loss") is not None:
+        words += f", loss {progress['loss']:.3f}"
+    if progress.get("tokens_per_s"):
+        words += f", {progress['tokens_per_s']:.0f} tokens/s"
+    if progress.get("seconds_left") is not None:
+        words += f", {progress['seconds_left']:.0f} s left"
+    return words
+
+
+def _reason(run: RunFolder, module: str, code: int, log_name: str) -> str:
+    try:
+        return f"{run.name}: {run.read('failure.json')['reason']}"
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        pass
+    if code < 0:
+        return (
+            f"{run.name}: {module} was killed by {signal.Signals(-code).name}; `ratchet round` goes on from the "
+            f"last checkpoint (the log is {run.path / log_name})"
+        )
+    return f"{run.name}: {module} ended with status {code}; the log is {run.path / log_name}"

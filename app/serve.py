@@ -1,0 +1,99 @@
+"""One process that serves: the store, the model, the chat page and the operations, put together."""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from app.door import write_server_file
+from app.settings import Settings
+from eval.objective import load_objective
+from feedback.errors import RatchetError, StoreBusy
+from feedback.store import Store
+from training.registry import BASE, adapter_of
+
+
+def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) -> None:
+    """Serve on host:port until stopped. RatchetError when the home or the port is taken."""
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # before the imports below
+    from app.api import operations_router
+    from app.conversations import Conversations
+    from app.desk import Desk
+    from app.engine import Engine
+    from app.web import build_app, run_app
+    from training.base_model import base_model_folder
+
+    objective = load_objective(settings.objective)
+    _check_port(host, port)
+    with _open_store(settings) as store:
+        base = base_model_folder(objective.base_model, settings.cache, log)
+        log(f"loading {objective.base_model}")
+        engine = Engine(base)
+        try:
+            desk = Desk(settings, objective, store)
+            champion = desk.champion()
+            if champion != BASE:
+                engine.load(champion, adapter_of(settings.home, champion))
+            conversations = Conversations(store, engine, objective, champion)
+            desk.serving = _Serving(engine, conversations)
+            url = f"http://{host}:{port}"
+            token = write_server_file(settings.server_file, url)
+            app = build_app(
+                conversations, objective, _secret(settings.home), operations_router(desk, token), host
+            )
+            log(f"{champion} serves at {url} (Ctrl-C stops it)")
+            run_app(app, host, port)
+        finally:
+            settings.server_file.unlink(missing_ok=True)
+            engine.close()
+
+
+class _Serving:
+    """What the engine and the open conversations do about a new champion."""
+
+    def __init__(self, engine, conversations):
+        self._engine, self._conversations = engine, conversations
+
+    def load(self, version: str, adapter: Path | None) -> None:
+        if adapter is not None and version not in self._engine.versions:
+            self._engine.load(version, adapter)
+
+    def move(self, version: str, withdrawn: str | None) -> None:
+        self._conversations.promote(version)
+        if withdrawn:
+            self._conversations.withdraw(withdrawn)
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise RatchetError(
+                f"cannot listen on {host}:{port}: {reason}; choose another with --port"
+            ) from None
+
+
+def _open_store(settings: Settings) -> Store:
+    try:
+        return Store.open(settings.store_file)
+    except StoreBusy:
+        raise RatchetError(
+            f"{settings.home} is in use: another `ratchet serve` runs on it, or a command holds it for a moment; "
+            "stop it, try again, or choose another home with --home"
+        ) from None
+
+
+def _secret(home: Path) -> str:
+    """What signs the cookies of this home; made once, readable by the owner alone."""
+    file = home / "cookie.secret"
+    if not file.exists():
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(secrets.token_urlsafe(48))
+    return file.read_text("utf-8")

@@ -1,0 +1,79 @@
+"""The versions that exist, whether their adapters are whole, and which one the log says serves."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from feedback.errors import RatchetError
+from feedback.records import Event
+
+BASE = "base"
+
+
+def versions(home: Path) -> dict[str, Path]:
+    """Every version that a finished run made: {version: run folder}, oldest first."""
+    found = {}
+    for file in sorted((home / "runs").glob("*/run.json")):
+        found[read_run(file.parent)["version"]] = file.parent
+    return found
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """What run.json says; RatchetError when the run is unfinished."""
+    try:
+        return json.loads((run / "run.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise RatchetError(f"{run.name} has no run.json: its training never finished") from None
+
+
+def adapter_of(home: Path, version: str) -> Path | None:
+    """The adapter folder of `version`, checked against the hash in its run.json; None for the base model."""
+    if version == BASE:
+        return None
+    known = versions(home)
+    if version not in known:
+        names = ", ".join([BASE, *known])
+        raise RatchetError(f"there is no version {version!r}; there are: {names}")
+    adapter = known[version] / "adapter"
+    if adapter_sha256(adapter) != read_run(known[version])["adapter_sha256"]:
+        raise RatchetError(
+            f"{adapter} is not what the run wrote; restore it from a backup, or promote another version"
+        )
+    return adapter
+
+
+def adapter_sha256(adapter: Path) -> str:
+    """The sha256 over the adapter's settings and weights; of nothing when they are gone."""
+    content = hashlib.sha256()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if (adapter / name).exists():
+            content.update((adapter / name).read_bytes())
+    return content.hexdigest()
+
+
+def pointer_history(log: Sequence[Event]) -> list[str]:
+    """The versions that served, as a stack: a promotion goes on top, a rollback takes the top away."""
+    stack = [BASE]
+    for event in log:
+        if event.kind == "promote":
+            stack.append(event.payload["version"])
+        elif event.kind == "rollback" and len(stack) > 1:
+            stack.pop()
+    return stack
+
+
+def project(home: Path, event: Event, champion: str) -> None:
+    """Write promoted.json, the log's projection for those who only read files; atomic."""
+    draft = home / "promoted.json.new"
+    document = {
+        "version": champion,
+        "by": event.kind,
+        "who": event.who,
+        "event": event.id,
+        "at": event.at.isoformat(),
+    }
+    draft.write_text(json.dumps(document | {"why": event.payload["why"]}, indent=1) + "\n", "utf-8")
+    os.replace(draft, home / "promoted.json")
