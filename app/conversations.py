@@ -57,6 +57,10 @@ class Exchange:
     kept: bool  # stored, with the person's consent; only then can anything be said about it
     alternative: str | None = None  # a second answer to the same question, when the person asked for one
 
+    @property
+    def question(self) -> str:
+        return self.turn.messages[-1]["content"]
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -88,7 +92,7 @@ class Conversation:
             message
             for exchange in self.exchanges
             for message in (
-                {"role": "user", "content": exchange.turn.question},
+                {"role": "user", "content": exchange.question},
                 {"role": "assistant", "content": exchange.turn.answer},
             )
         ]

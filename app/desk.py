@@ -124,7 +124,7 @@ class Desk:
             self.objective.curation,
             self.objective.system_prompt,
             golden=[
-                (item.question, item.reference or "", item.cluster)
+                (item.question, item.reference or "", None if item.cluster == item.id else item.cluster)
                 for name, suite in self.objective.suites.items()
                 if suite.kind == "questions"
                 for item in golden_items(name, self.objective)

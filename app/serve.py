@@ -39,7 +39,7 @@ def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) 
             if champion != BASE:
                 engine.load(champion, adapter_of(settings.home, champion))
             conversations = Conversations(store, engine, objective, champion)
-            desk.serving = _Serving(engine, conversations)
+            desk.serving = Live(engine, conversations)
             url = f"http://{host}:{port}"
             token = write_server_file(settings.server_file, url)
             app = build_app(
@@ -52,7 +52,7 @@ def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) 
             engine.close()
 
 
-class _Serving:
+class Live:
     """What the engine and the open conversations do about a new champion."""
 
     def __init__(self, engine, conversations):

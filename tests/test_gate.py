@@ -1,0 +1,269 @@
+"""The gate promotes what surely wins and surely loses nothing that counts, and says why."""
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+
+from eval.exam import Evaluation
+from eval.gate import Decision, decide, interval
+from eval.objective import Gate, Guard
+from eval.suites import Item, Suite
+from feedback.errors import RatchetError
+
+GATE = Gate(
+    primary="similarity",
+    resamples=2000,
+    guards={"token_f1": Guard(margin=0.02, spread=0.1), "retention": Guard(margin=0.1, spread=0.3)},
+)
+N = 240
+CHANCE = np.random.default_rng(7)
+BEFORE = CHANCE.normal(0.65, 0.15, N)
+NOISE = CHANCE.normal(0, 0.1, N)
+NOISE -= NOISE.mean()
+
+
+def asked(n=N, wanted=N, per_cluster=1):
+    items = tuple(
+        Item(f"i{number:03}", "asked", f"c{number // per_cluster}", messages=(), reference="")
+        for number in range(n)
+    )
+    return Suite("asked", "questions", ("similarity", "token_f1"), wanted, items)
+
+
+def known(n=60):
+    items = tuple(Item(f"k{number:03}", "known", f"k{number}", messages=()) for number in range(n))
+    return Suite("known", "multiple_choice", ("retention",), 60, items)
+
+
+def corrected(known_ones=20, new_ones=10):
+    items = tuple(
+        Item(f"e{number:03}", "corrected", f"e{number}", messages=(), known_to_champion=number < known_ones)
+        for number in range(known_ones + new_ones)
+    )
+    return Suite("corrected", "corrections", ("corrections_honoured",), 30, items)
+
+
+def evaluation(version, suites, scores):
+    """`scores` gives each metric's numbers in the order of the items."""
+    results = {
+        suite.name: {
+            "hash": suite.hash,
+            "answers": {},
+            "clusters": {item.id: item.cluster for item in suite.items},
+            "scores": {
+                metric: {
+                    item.id: float(value) for item, value in zip(suite.items, scores[metric], strict=True)
+                }
+                for metric in suite.metrics
+            },
+            "figures": {},
+        }
+        for suite in suites
+    }
+    return Evaluation(version, "tiny", {"answer_tokens": 120}, results)
+
+
+def judge(similarity=0.0, token_f1=0.0, retention=0.0, suites=None, gate=GATE, before=None, after=None):
+    """The decision when each metric changes by so much, a number or one number an item."""
+    suites = suites or (asked(), known())
+    sizes = {metric: len(suite.items) for suite in suites for metric in suite.metrics}
+    old = {metric: np.resize(BEFORE, size) for metric, size in sizes.items()} | (before or {})
+    changes = {"similarity": similarity, "token_f1": token_f1, "retention": retention}
+    new = {metric: old[metric] + changes.get(metric, 0.0) for metric in sizes} | (after or {})
+    return decide(evaluation("base", suites, old), evaluation("v1", suites, new), suites, gate)
+
+
+def test_an_equal_candidate_is_refused():
+    """Nothing gained is no win, whatever the guards say."""
+    decision = judge()
+    assert decision.decision == "refuse"
+    assert decision.reasons[0] == (
+        "similarity changed by 0.000 (95 % interval 0.000 to 0.000, 240 questions): no sure win"
+    )
+    assert decision.metrics["similarity"].difference == 0
+
+
+def test_a_clear_gain_is_promoted():
+    """Both bounds above zero, guards within their margins."""
+    decision = judge(similarity=NOISE + 0.036)
+    found = decision.metrics["similarity"]
+    assert decision.decision == "promote"
+    assert 0 < found.low < found.difference < found.high
+    assert found.difference == pytest.approx(0.036)
+    assert found.n == 240
+    assert decision.reasons == (
+        f"similarity rose by 0.036 (95 % interval {found.low:.3f} to {found.high:.3f}, 240 questions): it wins",
+        "token_f1 lost nothing, within its margin of 0.020 (95 % interval 0.000 to 0.000, 240 questions)",
+        "retention lost nothing, within its margin of 0.100 (95 % interval 0.000 to 0.000, 60 questions)",
+    )
+
+
+def test_a_gain_with_a_loss_on_a_guard_is_refused():
+    """What may have been lost is said in numbers."""
+    decision = judge(similarity=NOISE + 0.036, token_f1=NOISE - 0.02)
+    low = decision.metrics["token_f1"].low
+    assert decision.decision == "refuse"
+    assert f"token_f1 may have lost up to {-low:.3f}, more than its margin of 0.020" in decision.reasons[1]
+
+
+def test_a_loss_within_the_margin_is_accepted():
+    """A guard tolerates what its margin says."""
+    decision = judge(similarity=NOISE + 0.036, token_f1=NOISE / 20 - 0.01)
+    assert decision.decision == "promote"
+    assert "may have lost up to 0.01" in decision.reasons[1]
+
+
+def test_a_sure_loss_is_called_one():
+    """The primary's interval below zero."""
+    decision = judge(similarity=NOISE - 0.05)
+    assert decision.decision == "refuse"
+    assert "similarity fell by 0.050" in decision.reasons[0]
+    assert decision.reasons[0].endswith("it loses")
+
+
+def test_noise_is_seldom_promoted():
+    """Of 400 candidates that are equal but for noise at most some 5 % win, also with twelve clusters."""
+    random = np.random.default_rng(3)
+    for clusters, items in ((60, 240), (12, 24)):
+        names = [f"c{number % clusters}" for number in range(items)]
+        shared = random.normal(0, 0.1, (clusters, 400))[[number % clusters for number in range(items)]]
+        low, _ = interval(shared + random.normal(0, 0.1, (items, 400)), names, 0.95, 2000, 1)
+        assert (low > 0).mean() <= 0.06
+
+
+def test_a_gain_of_a_quarter_deviation_is_mostly_found():
+    """At 240 items and a spread of 0.17 a gain of 0.043 is promoted nine times in ten."""
+    differences = np.random.default_rng(4).normal(0.043, 0.17, (N, 400))
+    low, _ = interval(differences, [f"c{number}" for number in range(N)], 0.95, 2000, 1)
+    assert (low > 0).mean() >= 0.9
+
+
+def test_items_of_one_cluster_count_together():
+    """The same differences, alike within clusters, give a wider interval than as items of their own."""
+    alike = np.repeat(NOISE[:24], 10)[:, None]
+    alone = interval(alike, [f"c{number}" for number in range(N)], 0.95, 2000, 1)
+    together = interval(alike, [f"c{number // 10}" for number in range(N)], 0.95, 2000, 1)
+    assert together[1] - together[0] > 2 * (alone[1] - alone[0])
+
+
+def test_the_interval_agrees_with_the_normal_one():
+    """Many items of their own: the mean plus and minus 1.96 standard errors."""
+    low, high = interval(NOISE[:, None], [f"c{number}" for number in range(N)], 0.95, 20_000, 1)
+    reach = 1.96 * NOISE.std() / np.sqrt(N)
+    assert [low[0], high[0]] == pytest.approx([-reach, reach], rel=0.05)
+
+
+def test_the_order_of_the_items_does_not_matter():
+    """The same scores in another order give the same decision to the last digit."""
+    suite = asked(per_cluster=3)
+    shuffled = dataclasses.replace(suite, items=tuple(random.Random(1).sample(suite.items, N)))
+    place = [suite.items.index(item) for item in shuffled.items]
+    after = BEFORE + NOISE + 0.02
+    one = judge(suites=(suite,), after={"similarity": after})
+    other = judge(
+        suites=(shuffled,),
+        before={metric: BEFORE[place] for metric in suite.metrics},
+        after={"similarity": after[place]},
+    )
+    assert one.metrics["similarity"] == other.metrics["similarity"]
+
+
+def test_missing_items_are_not_enough_data():
+    """However large the gain; what there is is reported."""
+    decision = judge(similarity=0.3, suites=(asked(n=190), known()))
+    assert decision.decision == "not_enough_data"
+    assert "190 of the 240 questions" in decision.reasons[0]
+    assert "50 are missing" in decision.reasons[0]
+    assert decision.metrics["similarity"].n == 190
+
+
+def test_no_items_at_all_are_not_enough_data():
+    """A metric without items is left out and named, once."""
+    decision = judge(suites=(asked(n=0), known(n=0)))
+    assert decision.decision == "not_enough_data"
+    assert decision.metrics == {}
+    for metric in ("similarity", "token_f1", "retention"):
+        assert [metric in reason for reason in decision.reasons].count(True) == 1
+    assert json.dumps(decision.to_json(), allow_nan=False)
+
+
+def test_a_guard_without_items_is_left_out_and_named():
+    """An objective whose retention suite is not filled yet can still promote."""
+    decision = judge(similarity=NOISE + 0.036, suites=(asked(), known(n=0)))
+    assert decision.decision == "promote"
+    assert "retention is left out: it has no items" in decision.reasons
+
+
+@pytest.mark.parametrize(("items", "per_cluster"), [(1, 1), (9, 1), (90, 90), (90, 10)])
+def test_few_clusters_never_promote(items, per_cluster):
+    """One item, or many of a few topics, say too little even where all of them gained the same."""
+    decision = judge(similarity=0.5, suites=(asked(items, items, per_cluster), known()))
+    assert decision.decision == "not_enough_data"
+    assert "at least 10 are needed" in decision.reasons[0]
+
+
+def test_a_guard_of_few_clusters_must_hold_in_each():
+    """Of four retention items one was lost: the range says so, where a bootstrap could miss it."""
+    lost = np.array([0.0, 0.0, 0.0, -1.0])
+    decision = judge(similarity=NOISE + 0.036, retention=lost, suites=(asked(), known(n=4)))
+    assert decision.decision == "refuse"
+    assert decision.metrics["retention"].low == -1
+    assert "4 clusters are too few for an interval" in decision.reasons[2]
+
+
+def test_arithmetic_is_no_gain():
+    """The same answers, encoded in other batches, differ in the last digits of float32 and win nothing."""
+    assert judge(similarity=3e-7).decision == "refuse"
+
+
+def test_honoured_corrections_must_stay_honoured():
+    """Kept corrections are those that the champion knew and honoured; new ones are reported beside them."""
+    gate = GATE.model_copy(update={"guards": {"corrections_kept": Guard(margin=0.2, spread=0.3)}})
+    before = np.array([1.0] * 16 + [0.0] * 4 + [0.0] * 10)
+    suites = (asked(), corrected())
+
+    def outcome(after):
+        scores = {"corrections_honoured": np.array(after)}
+        first = {"corrections_honoured": before}
+        return judge(similarity=NOISE + 0.036, suites=suites, gate=gate, before=first, after=scores)
+
+    learnt = outcome([1.0] * 16 + [0.0] * 4 + [1.0] * 10)
+    assert learnt.decision == "promote"
+    assert learnt.metrics["corrections_kept"].n == 16
+    assert learnt.metrics["corrections_honoured"].difference == pytest.approx(10 / 30)
+    forgot = outcome([0.0] * 8 + [1.0] * 8 + [1.0] * 14)
+    assert forgot.decision == "refuse"
+    assert forgot.metrics["corrections_kept"].difference == -0.5
+    assert forgot.metrics["corrections_honoured"].difference > 0
+
+
+def test_no_correction_was_known_yet():
+    """Before the first promotion there is nothing to keep, and the reasons say it."""
+    gate = GATE.model_copy(update={"guards": {"corrections_kept": Guard(margin=0.2, spread=0.3)}})
+    suites = (asked(), corrected(known_ones=0))
+    decision = judge(similarity=NOISE + 0.036, suites=suites, gate=gate)
+    assert decision.decision == "promote"
+    assert "corrections_kept is left out: it has no items" in decision.reasons
+
+
+def test_only_comparable_evaluations_are_judged():
+    """Other suites or settings are an error, not a decision."""
+    suites = (asked(), known())
+    scores = {metric: np.zeros(len(suite.items)) for suite in suites for metric in suite.metrics}
+    one = evaluation("base", suites, scores)
+    longer = dataclasses.replace(one, settings={"answer_tokens": 60})
+    with pytest.raises(RatchetError, match="different settings"):
+        decide(one, longer, suites, GATE)
+    with pytest.raises(RatchetError, match="base was not evaluated on this suite of asked"):
+        decide(one, one, (asked(n=200), known()), GATE)
+    with pytest.raises(RatchetError, match="no suite takes the primary metric"):
+        decide(one, one, (known(),), GATE)
+
+
+def test_a_decision_comes_back_from_json():
+    """Written as strict JSON and read again it is the same."""
+    decision = judge(similarity=NOISE + 0.01)
+    assert Decision.from_json(json.loads(json.dumps(decision.to_json(), allow_nan=False))) == decision

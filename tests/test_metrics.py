@@ -1,0 +1,126 @@
+"""The metric scripts, loaded as `evaluate` loads them."""
+
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval import scoring
+from eval.objective import METRICS
+
+
+class WordHashEncoder:
+    """Texts as unit vectors of hashed word counts; a text without words points elsewhere."""
+
+    name = "word-hash"
+
+    def encode(self, texts):
+        vectors = np.zeros((len(texts), 512), dtype=np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for word in text.lower().split() or ["<nothing>"]:
+                row[zlib.crc32(word.encode()) % 512] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+ENCODER = WordHashEncoder()
+
+
+def test_every_script_belongs_to_a_kind_of_suite():
+    """What an objective may name is what the folder of scripts holds."""
+    assert {metric for metrics in METRICS.values() for metric in metrics} == set(scoring.metric_names())
+
+
+@pytest.mark.parametrize("name", scoring.metric_names())
+def test_every_metric_says_what_it_is(name):
+    """Each script gives its range, what becomes of no items, and its source."""
+    info = scoring.load_metric(name).info
+    assert "higher is better" in " ".join(info.description.lower().split())
+    assert "no items: a valueerror" in " ".join(info.description.lower().split())
+    assert info.citation and info.inputs_description.strip()
+
+
+def test_scripts_are_copied_for_this_process_alone():
+    """No folder that other processes share is written or run from."""
+    import evaluate
+
+    module = type(scoring.load_metric("token_f1")).__module__
+    assert module.startswith("evaluate_modules.metrics.token_f1.")
+    assert Path(evaluate.config.HF_MODULES_CACHE).name.startswith("ratchet-metrics-")
+
+
+def test_similarity_is_the_cosine():
+    """Equal texts give 1, texts without a common word 0, half of two words the square root of a half."""
+    scores, figures = scoring.measure(
+        "similarity",
+        predictions=["drink water", "rest", "drink", " "],
+        references=["drink water", "water", "drink water", "drink"],
+        encoder=ENCODER,
+    )
+    assert scores == pytest.approx([1.0, 0.0, math.sqrt(0.5), 0.0])
+    assert figures == {"similarity": pytest.approx(np.mean(scores))}
+
+
+def test_token_f1_ignores_case_punctuation_and_order():
+    """Only the words count, each as often as both texts have it."""
+    scores, _ = scoring.measure(
+        "token_f1",
+        predictions=["Water, drink!", "water water water", "", "don't _run_"],
+        references=["drink water", "water rest", "drink", "Dont run"],
+    )
+    assert scores == pytest.approx([1.0, 2 / 5, 0.0, 1.0])
+
+
+def test_rouge_l_wants_the_words_in_order():
+    """The longest common subsequence of 'a b c d' and 'a c b d' has three of four words."""
+    scores, _ = scoring.measure(
+        "rouge_l",
+        predictions=["A b, c d.", "b a", "", "wash hands"],
+        references=["a c b d", "a b", "a", "wash hands"],
+    )
+    assert scores == pytest.approx([3 / 4, 1 / 2, 0.0, 1.0])
+
+
+def test_log_likelihood_and_general_text_average_over_items():
+    """The mean of nats per token; perplexity is e to the power of minus that."""
+    scores, figures = scoring.measure("log_likelihood", predictions=[-1.0, -2.0])
+    assert (scores, figures) == ([-1.0, -2.0], {"log_likelihood": -1.5})
+    scores, figures = scoring.measure("general_text", predictions=[-2.0, -4.0])
+    assert scores == [-2.0, -4.0]
+    assert figures == {"general_text": -3.0, "perplexity": pytest.approx(math.exp(3))}
+    assert math.isfinite(scoring.measure("general_text", predictions=[-1e6])[1]["perplexity"])
+
+
+def test_retention_is_the_lead_over_the_best_wrong_option():
+    """Continuous, with the accuracy and what a constant answer would get beside it."""
+    scores, figures = scoring.measure(
+        "retention",
+        predictions=[[-1.0, -2.0, -4.0], [-1.0, -2.0], [-1.0, -1.0], [-3.0, -0.5]],
+        references=[0, 1, 0, 0],
+    )
+    assert scores == pytest.approx([1.0, -1.0, 0.0, -2.5])
+    assert figures == {"retention": pytest.approx(-0.625), "accuracy": 0.25, "constant_answer": 0.75}
+
+
+def test_a_correction_is_honoured_when_the_answer_is_nearer_to_it():
+    """Nearer to the correction 1, nearer to the original 0; a tie or no answer 0."""
+    scores, figures = scoring.measure(
+        "corrections_honoured",
+        predictions=["see a doctor", "take more", "take a walk", ""],
+        references=["see a doctor soon", "take less", "take less", "rest"],
+        rejected=["wait at home", "take more", "take more", "run"],
+        encoder=ENCODER,
+    )
+    assert scores == [1.0, 0.0, 0.0, 0.0]
+    assert figures == {"corrections_honoured": 0.25}
+
+
+@pytest.mark.parametrize("name", scoring.metric_names())
+def test_no_items_have_no_mean(name):
+    """A metric of nothing is an error rather than a number."""
+    inputs = {key: [] for key in scoring.load_metric(name).features}
+    if name in ("similarity", "corrections_honoured"):
+        inputs["encoder"] = ENCODER
+    with pytest.raises(ValueError, match="of no items is undefined"):
+        scoring.measure(name, **inputs)
