@@ -62,10 +62,11 @@ def _ask_server(server: dict[str, Any], operation: str, arguments: dict[str, Any
             timeout=httpx.Timeout(600, connect=10),
             trust_env=False,  # the server is on this machine: no proxy
         )
+    except httpx.ConnectError as error:
+        raise _NotListening(f"nobody answers at {server['url']}") from error
     except httpx.HTTPError as error:
-        raise RatchetError(
-            f"the server at {server['url']} does not answer ({error}); restart `ratchet serve`"
-        ) from None
+        reason = str(error) or type(error).__name__
+        raise RatchetError(f"the server at {server['url']} broke off: {reason}") from None
     if answer.is_success:
         return answer.json()
     try:
