@@ -30,6 +30,7 @@ class Dpo(_Frozen):
     learning_rate: float = Field(1e-5, gt=0)
     batch_size: int = Field(4, ge=1)
     epochs: float = Field(1.0, gt=0)
+    warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
     beta: float = Field(0.1, gt=0)
     sft_weight: float = Field(0.3, ge=0)
     min_pairs: int = Field(8, ge=2)  # fewer pairs on the training side: the stage is left out

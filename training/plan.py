@@ -1,0 +1,36 @@
+"""What a training job is told: plan.json, written by the round before the job starts."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from feedback.errors import RatchetError
+from training.recipe import Recipe
+
+
+class Plan(BaseModel):
+    """One run; the round keeps more in the same file, which training does not look at."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    run: str  # "r0001"
+    dataset: Path  # the frozen folder
+    dataset_hash: str
+    base_model: Path  # a checked folder
+    base_model_name: str
+    recipe: Recipe
+    max_steps: int | None = None  # caps each stage
+    min_free_bytes: int = 200_000_000  # below it nothing is started: checkpoints and adapters need room
+
+
+def read_plan(run_dir: Path) -> Plan:
+    """The plan in `run_dir`; RatchetError when it is missing or not valid."""
+    file = run_dir / "plan.json"
+    try:
+        return Plan.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise RatchetError(f"{file} does not exist; a training job is started by `ratchet round`") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise RatchetError(f"{file}: {where}: {first['msg']}") from None

@@ -1,0 +1,138 @@
+"""What a training leaves while it runs: a line per step in progress.jsonl, and checkpoints known to be whole."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from feedback.errors import RatchetError
+from training.interruption import Cancelled, Interruption
+
+WHOLE = "whole"  # a checkpoint holds this file once everything else in it is written
+
+
+class ProgressFile:
+    """progress.jsonl of a run; a later line for the same stage and step replaces an earlier one."""
+
+    def __init__(self, file: Path, writes: bool = True) -> None:
+        self._file = file
+        self._writes = writes  # only one process of a launched group does
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Append one line and flush it; a line cut short by a kill is closed first."""
+        if not self._writes:
+            return
+        with self._file.open("a+b") as opened:
+            if opened.tell() and not self._file.read_bytes().endswith(b"\n"):
+                opened.write(b"\n")
+            opened.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+
+    def stage(self, name: str) -> dict[int, dict[str, Any]]:
+        """The lines of one stage by step, in order of the steps."""
+        found = {line["step"]: line for line in self._lines() if line["stage"] == name}
+        return dict(sorted(found.items()))
+
+    def started_at(self) -> str | None:
+        """When the run's first line was written (UTC), None before that."""
+        return next((line["at"] for line in self._lines()), None)
+
+    def spent(self, what: str) -> float:
+        """Seconds that the stages have spent so far: `what` is "elapsed_s" or "cpu_s"."""
+        last = {line["stage"]: line.get(what, 0.0) for line in self._lines()}
+        return sum(last.values())
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if not self._file.exists():
+            return
+        for line in self._file.read_text("utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue  # cut short by a kill
+
+
+class StepReport(TrainerCallback):
+    """Writes a line per step, fails on a loss that is no number, and stops with a checkpoint when asked."""
+
+    def __init__(self, stage: str, file: ProgressFile, interruption: Interruption) -> None:
+        self._stage = stage
+        self._file = file
+        self._interruption = interruption
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Times and tokens go on from the step that is resumed."""
+        self._first_step = state.global_step
+        self._earlier = self._file.stage(self._stage).get(state.global_step, {})
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+        self._interruption.training = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._interruption.asked:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any],
+        **_: Any,
+    ) -> None:
+        if "loss" not in logs:  # the summary at the end
+            return
+        self._check(logs, state.global_step)
+        elapsed = time.monotonic() - self._wall
+        done = state.global_step - self._first_step
+        line = {
+            "stage": self._stage,
+            "step": state.global_step,
+            "steps": state.max_steps,
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": logs["grad_norm"],
+            "tokens_per_s": round(logs["num_tokens"] / elapsed, 1),
+            "seconds_left": round(elapsed / done * (state.max_steps - state.global_step), 1),
+            "elapsed_s": round(self._earlier.get("elapsed_s", 0) + elapsed, 3),
+            "cpu_s": round(self._earlier.get("cpu_s", 0) + time.process_time() - self._cpu, 3),
+            "tokens": self._earlier.get("tokens", 0) + int(logs["num_tokens"]),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        if "rewards/margins" in logs:
+            line |= {"reward_margin": logs["rewards/margins"], "reward_accuracy": logs["rewards/accuracies"]}
+        self._file.add(line)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._interruption.training = False
+        if self._interruption.asked:
+            raise Cancelled(state.global_step)
+
+    def _check(self, logs: dict[str, Any], step: int) -> None:
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs[name]):
+                raise RatchetError(
+                    f"{self._stage} step {step}: the {name.replace('_', ' ')} is {logs[name]}; training diverged: "
+                    f"lower training.{self._stage}.learning_rate (now {logs['learning_rate']:g} at this step)"
+                )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint in `folder` that was written to its end."""
+    whole = [file.parent for file in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
