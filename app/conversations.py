@@ -226,6 +226,7 @@ class Conversations:
         text = ""
         stream = self._start(own, messages, version, sampling)
         try:
+            yield Progress(text, version, moved)
             for piece in stream:
                 text += piece
                 yield Progress(text, version, moved)

@@ -27,8 +27,8 @@ def select(
 ) -> Selection:
     """Choose from `rows` what fits the budget and a model window of `max_tokens`.
 
-    Knowledge makes up at least its share of what is trained on, preference pairs at most theirs; newest
-    feedback comes first, knowledge goes round the topics. Unpaired rows are kept, but cost nothing:
+    Knowledge makes up at least its share of what is trained on, preference pairs at most theirs of the
+    budget; newest feedback comes first, knowledge goes round the topics. Unpaired rows are kept, but cost nothing:
     they are not trained on by default.
     """
     tokens = {row.id: _cost(row, count_tokens) for row in rows}
@@ -58,8 +58,8 @@ def select(
     kept = tuple(row for row in rows if row.id in chosen)
     if not any(row.side == "train" and row.kind != "unpaired" for row in kept):
         raise RatchetError(
-            "nothing to train on yet: no row passed the rules and fits the budget; "
-            "`ratchet compile` shows what became of each signal"
+            "nothing to train on yet: no row passed the rules and fits the budget, or there is no knowledge to "
+            "keep its share (curation.knowledge_share); `ratchet compile` shows what became of each signal"
         )
     return Selection(kept, {row.id: tokens[row.id] for row in kept}, +excluded)
 

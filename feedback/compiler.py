@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from feedback.records import Example, Knowledge, Message, Review, Signal, Turn, digest
 from feedback.sides import Side, SideBook
@@ -23,7 +23,7 @@ class Curation(BaseModel):
 
     validation_share: float = Field(0.05, ge=0, lt=1)
     held_out_share: float = Field(0.12, ge=0, lt=1)
-    near_duplicate: float = Field(0.8, gt=0, le=1)  # Jaccard similarity of word triples
+    near_duplicate: float = Field(0.8, gt=0, le=0.95)  # Jaccard similarity of word triples
     min_words: int = Field(4, ge=1)  # of an answer
     max_words: int = Field(260, ge=1)
     boilerplate: tuple[str, ...] = ()  # patterns of answers that say nothing
@@ -32,7 +32,17 @@ class Curation(BaseModel):
     token_budget: int = Field(72_000, ge=1)  # supervised and preference rows together
     max_share_per_person: float = Field(0.1, gt=0, le=1)  # of the budget
     knowledge_share: float = Field(0.6, ge=0, le=1)  # at least, of what is trained on
-    preference_share: float = Field(0.15, ge=0, le=1)  # at most
+    preference_share: float = Field(0.15, ge=0, le=1)  # at most, of the budget
+
+    @field_validator("boilerplate")
+    @classmethod
+    def _patterns_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return patterns
 
 
 @dataclass(frozen=True)
@@ -127,8 +137,10 @@ def compile_events(
         book.hold_out(question, answer, topic)
     for row in events.knowledge:
         book.see(row.id, row.question, row.answer, row.topic)
-    for turn in events.turns:
-        book.see(turn.id, turn.asked, "", turn.topic)
+    last_turn: dict[str, str] = {}  # of each conversation: what follows a question belongs to it
+    for turn in sorted(events.turns, key=lambda turn: len(turn.messages)):
+        book.see(turn.id, turn.asked, "", turn.topic, after=last_turn.get(turn.conversation))
+        last_turn[turn.conversation] = turn.id
     workshop = _Workshop(events, curation, system_prompt, book)
     workshop.take_knowledge()
     workshop.take_signals()
@@ -158,6 +170,17 @@ class _Workshop:
         self.by_person: Counter = Counter()
         self.by_cluster: Counter = Counter()
         self.touched = self._conversations_that_touch_held_out()
+        self.refuted: set[tuple[str, str]] = set()  # (question, wrong answer), wherever it was shown
+        self._take_note_of_corrections()
+
+    def _take_note_of_corrections(self) -> None:
+        """What a reviewer stands behind counts beyond its turn: what was wrong, and what is held out."""
+        for signal in self.events.signals:
+            if signal.kind == "correction" and (text := self._approved_text(signal)[0]):
+                turn = self.turns[signal.turn]
+                if normalised(text) != normalised(turn.answer):
+                    self.refuted.add((normalised(turn.asked), normalised(turn.answer)))
+                self.book.answered(turn.id, text)
 
     def _conversations_that_touch_held_out(self) -> set[str]:
         sides = defaultdict(set)
@@ -231,15 +254,13 @@ class _Workshop:
             return {s.id: "held_out" for s in signals}
         if turn.conversation in self.touched:
             return {s.id: "conversation_touches_held_out" for s in signals}
-        if reason := self.book.bridges(turn.id, ""):
+        if reason := self.book.bridges(turn.id, "", turn.questions):
             return {s.id: reason for s in signals}
         outcomes = {s.id: "comment" for s in signals if s.kind == "comment"}
-        corrected = False
         for signal in signals:
             if signal.kind == "correction":
                 outcomes[signal.id] = self._take_correction(turn, signal)
-                corrected |= outcomes[signal.id] == "kept"
-        outcomes |= self._take_ratings(turn, [s for s in signals if s.kind == "rating"], corrected)
+        outcomes |= self._take_ratings(turn, [s for s in signals if s.kind == "rating"])
         outcomes |= self._take_choices(turn, [s for s in signals if s.kind == "choice"])
         return outcomes
 
@@ -281,7 +302,11 @@ class _Workshop:
             )
         return "kept"
 
-    def _take_ratings(self, turn: Turn, ratings: list[Signal], corrected: bool) -> dict[str, str]:
+    def _is_refuted(self, turn: Turn, answer: str) -> bool:
+        """Whether a reviewer stands behind a correction of `answer` to the same question."""
+        return (normalised(turn.asked), normalised(answer)) in self.refuted
+
+    def _take_ratings(self, turn: Turn, ratings: list[Signal]) -> dict[str, str]:
         outcomes = {s.id: "withdrawn" for s in ratings if s.value["rating"] == 0}
         votes = [s for s in ratings if s.value["rating"] != 0]
         judges = [s for s in votes if s.role == "reviewer"] or votes
@@ -292,7 +317,7 @@ class _Workshop:
             return outcomes
         liked = balance > 0
         reason = (
-            ("corrected" if liked and corrected else None)
+            ("corrected" if liked and self._is_refuted(turn, turn.answer) else None)
             or (turn.finish not in ("stop", "length") and "unfinished_answer")
             or unfit(turn.answer, self.curation)
             or (self.book.bridges(turn.id, turn.answer) if liked else None)
@@ -331,6 +356,7 @@ class _Workshop:
         losers = [a for a in answers if normalised(a) != normalised(chosen)]
         reason = (
             (None if losers else "identical_answers")
+            or ("corrected" if self._is_refuted(turn, chosen) else None)
             or unfit(chosen, self.curation)
             or self.book.bridges(turn.id, chosen)
             or self._over_cap(agreeing, turn)
@@ -376,8 +402,9 @@ class _Workshop:
         key = digest([kind, prompt, chosen, rejected, label])
         if key in self.rows:
             known = self.rows[key]
-            sources, people = known.sources + sources, tuple(dict.fromkeys(known.people + people))
-            rule = known.rule
+            sources, rule = tuple(dict.fromkeys(known.sources + sources)), known.rule
+            # Nobody's share, where one of the two stands without end users.
+            people = tuple(dict.fromkeys(known.people + people)) if known.people and people else ()
         self.rows[key] = Example(
             id=key,
             kind=kind,

@@ -34,8 +34,13 @@ _COMMON = [
 _SCHEMAS = {
     "sft": pyarrow.schema([("prompt", _MESSAGES), ("completion", _MESSAGES), *_COMMON]),
     "preference": pyarrow.schema(
-        [("prompt", _MESSAGES), ("chosen", _MESSAGES), ("rejected", _MESSAGES), *_COMMON]
-        + [("rejected_version", pyarrow.string())]
+        [
+            ("prompt", _MESSAGES),
+            ("chosen", _MESSAGES),
+            ("rejected", _MESSAGES),
+            *_COMMON,
+            ("rejected_version", pyarrow.string()),
+        ]
     ),
     "unpaired": pyarrow.schema(
         [("prompt", _MESSAGES), ("completion", _MESSAGES), ("label", pyarrow.bool_()), *_COMMON]
@@ -82,11 +87,16 @@ def open_dataset(folder: Path) -> dict[str, Any]:
     """The manifest of a frozen dataset; RatchetError when it is unfinished or was touched."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        files = dict(manifest["files"])
     except FileNotFoundError:
         raise RatchetError(
             f"{folder} is no finished dataset; `ratchet datasets` lists those that are"
         ) from None
-    for name, expected in manifest["files"].items():
+    except (ValueError, TypeError, KeyError):
+        raise RatchetError(
+            f"{folder / 'manifest.json'} was changed after it was frozen; run a new round, or restore the file"
+        ) from None
+    for name, expected in files.items():
         if not (folder / name).exists() or _sha256(folder / name) != expected:
             raise RatchetError(
                 f"{folder / name} was changed after it was frozen; run a new round, or restore the file"

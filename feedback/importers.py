@@ -9,7 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from feedback.records import Knowledge, MultipleChoice, Role, Signal, Turn, dige
 from feedback.text import acceptable
 
 SHOWN = 3  # bad lines that are shown
+MAX_NESTING = 50  # levels of a row; deeper ones could not be read back everywhere
 
 
 def _acceptable(text: str) -> str:
@@ -38,11 +39,33 @@ def _acceptable(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _acceptable_name(text: str | None) -> str | None:
+    return _acceptable(text) if text else None
+
+
 Text = Annotated[str, AfterValidator(_acceptable)]
+Name = Annotated[str | None, AfterValidator(_acceptable_name)]  # one that is empty is none
+
+
+def _utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is beyond the years 1 to 9999 in UTC") from None
 
 
 class _Line(BaseModel):
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _metadata_can_be_kept(self) -> "_Line":
+        try:
+            json.dumps(self.metadata, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                "an unknown field holds half of a surrogate pair, which is no character"
+            ) from None
+        return self
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -60,10 +83,10 @@ class KnowledgeLine(_Line):
 
     question: Text
     answer: Text
-    id: str | None = None
-    source: str | None = None
-    url: str | None = None
-    topic: str | None = None
+    id: Name = None
+    source: Name = None
+    url: Name = None
+    topic: Name = None
 
     def records(self, at: datetime, _line: str, _source: str) -> list[Any]:
         """One knowledge row."""
@@ -100,18 +123,18 @@ class FeedbackLine(_Line):
 
     messages: list[_Message]
     rating: Literal[1, -1] | None = None
-    reasons: list[str] = []
+    reasons: list[Text] = []
     comment: Text | None = None
     correction: Text | None = None
     alternatives: list[Text] = []
     choice: int | Literal["tie"] | None = None
-    turn: str | None = None
-    user: str | None = None
-    rater: str | None = None
+    turn: Name = None
+    user: Name = None
+    rater: Name = None
     role: Role = "user"
-    topic: str | None = None
-    timestamp: AwareDatetime | None = None
-    model: str | None = None
+    topic: Name = None
+    timestamp: Annotated[AwareDatetime, AfterValidator(_utc)] | None = None
+    model: Name = None
 
     @model_validator(mode="after")
     def _says_something(self) -> "FeedbackLine":
@@ -141,7 +164,7 @@ class FeedbackLine(_Line):
 
     def records(self, at: datetime, line: str, source: str) -> list[Any]:
         """The turn, then one signal for each statement."""
-        when = (self.timestamp or at).astimezone(UTC)
+        when = self.timestamp or at
         person = self.rater or self.user or "importer"
         system, spoken = _split([m.model_dump() for m in self.messages])
         turn_id = "t" + digest([self.turn or line, spoken])[:21]
@@ -172,10 +195,10 @@ class PreferenceLine(_Line):
     prompt: list[_Message] = Field(min_length=1)
     chosen: Text
     rejected: Text
-    rater: str | None = None
+    rater: Name = None
     role: Role = "reviewer"
-    topic: str | None = None
-    model: str | None = None
+    topic: Name = None
+    model: Name = None
 
     def records(self, at: datetime, line: str, source: str) -> list[Any]:
         """The rejected answer as a turn, and the choice of the other one."""
@@ -188,9 +211,9 @@ class PreferenceLine(_Line):
             role=self.role,
             topic=self.topic,
             model=self.model,
-            **self.metadata,
         )
-        return feedback.records(at, line, source)
+        turn, *signals = feedback.records(at, line, source)
+        return [replace(turn, metadata=self.metadata), *signals]
 
 
 FORMATS: dict[str, tuple[frozenset[str], type[_Line]]] = {
@@ -241,23 +264,23 @@ def read_import(
     result = Import(str(file))
     rows = list(_rows(file))
     result.read = len(rows)
-    result.format = _format_of(file, [row for row in rows if isinstance(row, dict)])
+    result.format = _format_of(file, [row for _, row in rows if isinstance(row, dict)])
     _, line_type = FORMATS[result.format]
     digests, turns = set(known_digests), set(known_turns)
-    for number, row in enumerate(rows, 1):
+    for number, (place, row) in enumerate(rows, 1):
         if isinstance(row, str):
-            result.skip(number, row)
+            result.skip(place, row)
             continue
         line = digest(row)
         if line in digests:
-            result.skip(number, "imported before")
+            result.skip(place, "imported before")
             continue
         try:
             records = line_type.model_validate(row).records(
                 at + timedelta(microseconds=10 * number), line, file.name
             )
         except ValidationError as error:
-            result.skip(number, _reason(error))
+            result.skip(place, _reason(error))
             continue
         digests.add(line)
         result.lines[line] = [r for r in records if not (isinstance(r, Turn) and r.id in turns)]
@@ -286,14 +309,17 @@ def _format_of(file: Path, rows: list[dict[str, Any]]) -> str:
     raise RatchetError(f"{file} fits no format that can be imported ({wanted})")
 
 
+_Row = tuple[int, dict[str, Any] | str]
+
+
 def _split(messages: list[dict[str, str]]) -> tuple[str | None, list[dict[str, str]]]:
     """The system prompt, if there is one, and what was spoken."""
     system = [m["content"] for m in messages if m["role"] == "system"]
     return (system[0] if system else None), [m for m in messages if m["role"] != "system"]
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any] | str]:
-    """Each row as a dict, or the reason why it is none."""
+def _rows(file: Path) -> Iterator[_Row]:
+    """Each row with its line (in Parquet its row, from 1): a dict, or the reason why it is none."""
     readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     reader = readers.get(file.suffix.lower())
     if reader is None:
@@ -303,16 +329,16 @@ def _rows(file: Path) -> Iterator[dict[str, Any] | str]:
     except FileNotFoundError:
         raise RatchetError(f"{file} does not exist") from None
     except OSError as error:
-        raise RatchetError(f"{file} cannot be read: {error.strerror or error}") from None
+        raise RatchetError(f"{file} cannot be read: {error.strerror or str(error).strip()}") from None
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise RatchetError(f"{file} is no {file.suffix} file: {str(error).splitlines()[0]}") from None
 
 
-def _jsonl_rows(file: Path) -> Iterator[dict[str, Any] | str]:
+def _jsonl_rows(file: Path) -> Iterator[_Row]:
     with file.open("rb") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if line.strip():
-                yield _parsed(line)
+                yield number, _parsed(line)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | str:
@@ -320,19 +346,30 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
         row = json.loads(line)
     except UnicodeDecodeError:
         return "not UTF-8"
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a number of thousands of digits is a bare ValueError
         return "not JSON"
-    return row if isinstance(row, dict) else "not a JSON object"
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    return "nested too deeply" if _is_deeper(row, MAX_NESTING) else row
 
 
-def _csv_rows(file: Path) -> Iterator[dict[str, Any] | str]:
+def _is_deeper(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and (levels == 0 or any(_is_deeper(part, levels - 1) for part in value))
+
+
+def _csv_rows(file: Path) -> Iterator[_Row]:
     csv.field_size_limit(64 * 1024 * 1024)
-    text = io.StringIO(file.read_bytes().decode("utf-8-sig"), newline="")
-    for row in csv.DictReader(text):
+    rows = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"), newline=""))
+    for row in rows:
         if None in row:
-            yield "more cells than columns"
+            yield rows.line_num, "more cells than columns"
         else:
-            yield {name: _cell(name, value) for name, value in row.items() if value not in ("", None)}
+            yield (
+                rows.line_num,
+                {name: _cell(name, value) for name, value in row.items() if value not in ("", None)},
+            )
 
 
 _STRUCTURED = {"messages", "prompt", "choices", "alternatives", "reasons", "rating", "choice", "answer_index"}
@@ -343,16 +380,35 @@ def _cell(name: str, value: str) -> Any:
     if name not in _STRUCTURED:
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
         return value
+    return value if _is_deeper(parsed, MAX_NESTING) else parsed
 
 
-def _parquet_rows(file: Path) -> Iterator[dict[str, Any] | str]:
+def _parquet_rows(file: Path) -> Iterator[_Row]:
     import pyarrow.parquet
 
+    number = 0
     for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
         for row in batch.to_pylist():
-            yield {
-                name: _cell(name, v) if isinstance(v, str) else v for name, v in row.items() if v is not None
-            }
+            number += 1
+            yield number, {name: _plain(name, value) for name, value in row.items() if value is not None}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value of Parquet as JSON could hold it: what JSON does not know becomes text."""
+    if isinstance(value, str):
+        return _cell(name, value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return json.loads(json.dumps(value, default=_as_text))
+
+
+def _as_text(value: Any) -> str:
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()  # what an old writer kept as text, without saying so
+    except UnicodeDecodeError:
+        return value.hex()

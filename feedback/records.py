@@ -47,9 +47,14 @@ class Turn:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def questions(self) -> list[str]:
+        """Everything the person had asked by then, the oldest first."""
+        return [m["content"] for m in self.messages if m["role"] == "user"]
+
+    @property
     def asked(self) -> str:
-        """Everything the person had asked by then, one question a line."""
-        return "\n".join(m["content"] for m in self.messages if m["role"] == "user")
+        """The questions as one text, one a line."""
+        return "\n".join(self.questions)
 
 
 @dataclass(frozen=True)

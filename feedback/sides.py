@@ -5,15 +5,16 @@ recorded at first sight and never changes. Near-duplicates are found by MinHash 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from datasketch import MinHash, MinHashLSH
 
-from feedback.text import normalised, shingles
+from feedback.text import normalised, shingles, words
 
 Side = Literal["train", "validation", "held_out"]
 _PERMUTATIONS = 64
+TELLING_WORDS = 20  # shorter answers are alike by form or by chance ("Yes, see a doctor."): they tell nothing
 
 
 class SideBook:
@@ -35,6 +36,7 @@ class SideBook:
         self._answers = _Likeness(near_duplicate)  # of items that are not for training
         self._pairs = _Likeness(near_duplicate)  # question and answer of training rows
         self._golden = 0
+        self._experts = 0
 
     def hold_out(self, question: str, answer: str, topic: str | None) -> None:
         """Hold a golden item out, and its whole topic with it."""
@@ -47,14 +49,22 @@ class SideBook:
         self._record(key, place)
         self._enter(item, question, answer, (place[0], "held_out"))
 
-    def see(self, item: str, question: str, answer: str, topic: str | None) -> None:
-        """Give `item` its place, by topic, by record or by the first question it resembles."""
+    def see(self, item: str, question: str, answer: str, topic: str | None, after: str | None = None) -> None:
+        """Give `item` its place: by topic, beside `after` (the turn before it), or by what it resembles."""
         key = _topic_key(topic) if topic else _question_key(question)
-        place = self._known.get(key)
+        place = self._places[after] if after and not topic else self._known.get(key)
         if place is None:
             place = (key, self._side_of(key)) if topic else self._place_by_likeness(key, question)
             self._record(key, place)
         self._enter(item, question, answer, place)
+
+    def answered(self, item: str, answer: str) -> None:
+        """Keep look-alikes of an expert's `answer` out of training, where `item` is on a stricter side."""
+        place = self._places[item]
+        if place[1] != "train":
+            self._experts += 1
+            self._places[entry := f"expert {self._experts}"] = place
+            self._enter_answer(entry, answer)
 
     def place(self, item: str) -> tuple[str, Side]:
         """The cluster and the side of `item`."""
@@ -64,11 +74,15 @@ class SideBook:
         """The side of `item`."""
         return self._places[item][1]
 
-    def bridges(self, item: str, answer: str) -> str | None:
-        """The rule that sets `item` aside because it resembles something on a stricter side."""
+    def bridges(self, item: str, answer: str, questions: Sequence[str] = ()) -> str | None:
+        """The rule that sets `item` aside because it resembles something on a stricter side.
+
+        `questions` are those of a conversation: each counts by itself too, not only all of them together.
+        """
         side = self.side(item)
-        likes = [self.side(other) for other in self._questions.like(self._questions.sketch_of(item))]
-        if answer:
+        sketches = [self._questions.sketch_of(item), *map(_sketch, questions[1:] and questions)]
+        likes = [self.side(other) for sketch in sketches for other in self._questions.like(sketch)]
+        if len(words(answer)) >= TELLING_WORDS:
             likes += [self.side(other) for other in self._answers.like(_sketch(answer)) if other != item]
         if "held_out" in likes and side != "held_out":
             return "resembles_held_out"
@@ -93,7 +107,11 @@ class SideBook:
     def _enter(self, item: str, question: str, answer: str, place: tuple[str, Side]) -> None:
         self._places[item] = place
         self._questions.add(item, _sketch(question))
-        if answer and place[1] != "train":
+        if place[1] != "train":
+            self._enter_answer(item, answer)
+
+    def _enter_answer(self, item: str, answer: str) -> None:
+        if len(words(answer)) >= TELLING_WORDS:
             self._answers.add(item, _sketch(answer))
 
     def _record(self, key: str, place: tuple[str, Side]) -> None:

@@ -104,6 +104,9 @@ class Store:
             store = cls(file, connection)
             store._check_mark()
             store._write_mark()
+        except (duckdb.Error, OSError) as error:
+            connection.close()
+            raise _in_words(error, file) from None
         except BaseException:
             connection.close()
             raise
@@ -117,7 +120,9 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Finish what waits to be written, then let go of the file."""
+        """Finish what waits to be written, then let go of the file; nothing in a forked child."""
+        if os.getpid() != self._process:
+            return
         with self._closing:
             if self._closed:
                 return
@@ -196,7 +201,7 @@ class Store:
     def _commit(self, group: list[tuple[Write, Future]]) -> None:
         """Commit `group` together; when one of it fails, each for itself, so that only that one fails."""
         try:
-            self._commit_together([work for work, _ in group])
+            self._count += self._commit_together([work for work, _ in group])
         except Exception as error:  # handed to whoever asked for it
             if len(group) == 1:
                 group[0][1].set_exception(_in_words(error, self.file))
@@ -204,19 +209,27 @@ class Store:
             for member in group:
                 self._commit([member])
             return
+        try:
+            self._write_mark()
+        except OSError as error:
+            # What was committed stands and must not be tried again; a mark that lags is never ahead.
+            for _, done in group:
+                done.set_exception(
+                    RatchetError(f"kept, but {self.mark_file} cannot be written: {error.strerror or error}")
+                )
+            return
         for _, done in group:
             done.set_result(None)
 
-    def _commit_together(self, works: list[Write]) -> None:
+    def _commit_together(self, works: list[Write]) -> int:
         self._connection.begin()
         try:
             added = sum(work(self._connection) for work in works)
-            self._connection.commit()
         except BaseException:
             self._connection.rollback()
             raise
-        self._count += added
-        self._write_mark()
+        self._connection.commit()  # one that fails has rolled back already
+        return added
 
     # the high-water mark
 
@@ -233,7 +246,12 @@ class Store:
     def _check_mark(self) -> None:
         if not self.mark_file.exists():
             return
-        acknowledged = int(self.mark_file.read_text() or 0)
+        text = self.mark_file.read_text("utf-8", "replace").strip()
+        if text and not (text.isascii() and text.isdigit()):
+            raise RatchetError(
+                f"{self.mark_file} holds no number of rows; if the store is whole, delete that file"
+            )
+        acknowledged = int(text or 0)
         if self._count < acknowledged:
             raise StoreBehind(
                 f"{self.file} holds {self._count} rows, but {acknowledged} were acknowledged: its tail is lost. "
@@ -262,12 +280,8 @@ class Store:
             raise RatchetError("a store that was opened before a fork cannot be used after it; open it anew")
 
     def _records(self, kind: type, condition: str = "", arguments: Sequence[Any] = ()) -> list[Any]:
-        columns = ", ".join(_column(f.name) for f in fields(kind))
         with self._reader() as cursor:
-            rows = cursor.execute(
-                f"SELECT {columns} FROM {_TABLE_OF[kind]} {condition} ORDER BY id", arguments
-            ).fetchall()
-        return [_record(kind, row) for row in rows]
+            return _select(cursor, kind, condition, arguments)
 
     def turn(self, turn_id: str) -> Turn | None:
         """The answer with this id, or None."""
@@ -294,13 +308,15 @@ class Store:
         return found[0] if found else None
 
     def events(self) -> Events:
-        """All that a compilation reads, in the order of ids."""
-        return Events(
-            turns=self._records(Turn),
-            signals=self._records(Signal),
-            reviews=self._records(Review),
-            knowledge=self._records(Knowledge),
-        )
+        """All that a compilation reads, in the order of ids, as of one moment."""
+        with self._reader() as cursor:
+            cursor.begin()  # one snapshot: no signal without its turn
+            return Events(
+                turns=_select(cursor, Turn),
+                signals=_select(cursor, Signal),
+                reviews=_select(cursor, Review),
+                knowledge=_select(cursor, Knowledge),
+            )
 
     def sides(self) -> dict[str, tuple[str, Side]]:
         """The recorded sides: {item: (cluster, side)}."""
@@ -334,18 +350,22 @@ def _connect(file: Path) -> duckdb.DuckDBPyConnection:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(str(file), config={"enable_external_access": "false"})
-        connection.execute("SET lock_configuration = true")
     except (duckdb.Error, OSError) as error:
         raise _in_words(error, file) from None
+    try:
+        connection.execute("SET lock_configuration = true")
+    except duckdb.InvalidInputException:  # locked already: DuckDB shares an open file within a process
+        connection.close()
+        raise StoreBusy(f"{file} is open in this process already; close it first") from None
     return connection
 
 
 def _in_words(error: Exception, file: Path) -> Exception:
     """The error that a person can act on, for what DuckDB or the system says."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, duckdb.IOException) and "lock" in text:
+    if isinstance(error, duckdb.IOException) and "Could not set lock" in text:
         return StoreBusy(f"{file} is open in another process; stop it, or wait until it is done")
-    if isinstance(error, duckdb.IOException | OSError):
+    if isinstance(error, duckdb.IOException | OSError) or "Could not write" in text:
         return RatchetError(
             f"{file} cannot be read or written: {text}; check permission and space on the disk"
         )
@@ -395,6 +415,14 @@ def _record(kind: type, row: Sequence[Any]) -> Any:
     for name in {"messages", "choices"} & values.keys():
         values[name] = tuple(values[name])
     return kind(**values | {"at": values["at"].replace(tzinfo=UTC)})
+
+
+def _select(
+    cursor: duckdb.DuckDBPyConnection, kind: type, condition: str = "", arguments: Sequence[Any] = ()
+) -> list[Any]:
+    columns = ", ".join(_column(f.name) for f in fields(kind))
+    query = f"SELECT {columns} FROM {_TABLE_OF[kind]} {condition} ORDER BY id"
+    return [_record(kind, row) for row in cursor.execute(query, arguments).fetchall()]
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, record: Any) -> int:

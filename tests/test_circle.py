@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tiny import tiny_model
 
 from app.conversations import Conversations
 from app.desk import Desk, operate
@@ -16,17 +15,47 @@ from app.settings import Settings, read_settings
 from eval.objective import load_objective
 from feedback.records import Signal, new_id
 from feedback.store import Store
+from tests.tiny import tiny_model
 from training.registry import BASE
 
 # What the domain wants: one fixed form of answer, whatever is asked. The form is first half known to the
 # reviewers, then whole; the golden answers always want the whole.
 HALF = "Drink enough water and sleep well."
 WHOLE = "Drink enough water and sleep well. See a doctor when the pain is strong."
-COMPLAINTS = (
-    "cough sneeze fever headache backache rash itch cramp sprain bruise blister sunburn heartburn hiccups "
-    "nausea dizziness fatigue earache toothache stiffness sore-throat runny-nose dry-eyes cold-hands "
-    "swollen-feet short-sleep bad-breath chapped-lips split-nail bee-sting leg-ache knee-pain"
-).split()
+COMPLAINTS = [
+    "cough",
+    "sneeze",
+    "fever",
+    "headache",
+    "backache",
+    "rash",
+    "itch",
+    "cramp",
+    "sprain",
+    "bruise",
+    "blister",
+    "sunburn",
+    "heartburn",
+    "hiccups",
+    "nausea",
+    "dizziness",
+    "fatigue",
+    "earache",
+    "toothache",
+    "stiffness",
+    "sore-throat",
+    "runny-nose",
+    "dry-eyes",
+    "cold-hands",
+    "swollen-feet",
+    "short-sleep",
+    "bad-breath",
+    "chapped-lips",
+    "split-nail",
+    "bee-sting",
+    "leg-ache",
+    "knee-pain",
+]
 ASKED = COMPLAINTS[:24]
 GOLDEN = [f"What helps with {a} and {b}?" for a, b in zip(COMPLAINTS[24:], COMPLAINTS[:8], strict=True)]
 GOLDEN += [f"Please tell me what to do about {name} today" for name in COMPLAINTS[24:]]
@@ -153,7 +182,9 @@ def test_twice_around_the_circle(settings: Settings):
 
 def walk_back(settings: Settings, store: Store, version: str, turns: set[str]) -> None:
     """From a version to its dataset, its signals and the turns they were about."""
-    run = next(f for f in settings.home.glob("runs/*/run.json") if json.loads(f.read_text())["version"] == version)
+    run = next(
+        f for f in settings.home.glob("runs/*/run.json") if json.loads(f.read_text())["version"] == version
+    )
     dataset = json.loads(run.read_text())["dataset_hash"]
     sources = json.loads((settings.home / "datasets" / dataset / "manifest.json").read_text())["sources"]
     assert {store.signal(source).turn for source in sources["feedback"]} <= turns

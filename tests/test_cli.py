@@ -10,7 +10,9 @@ import pytest
 
 from app.cli import main
 
-KNOWLEDGE = '{"question": "What is a cold?", "answer": "A cold is a mild infection of the nose and throat."}\n'
+KNOWLEDGE = (
+    '{"question": "What is a cold?", "answer": "A cold is a mild infection of the nose and throat."}\n'
+)
 RATED = (
     '{"messages": [{"role": "user", "content": "What is flu?"}, {"role": "assistant", "content": "A thing."}], '
     '"correction": "Flu is an infection of the airways by a virus.", "user": "ann"}\n'
@@ -35,7 +37,8 @@ def test_help_answers_at_once_and_without_torch():
     """Neither the help nor a refused word loads a library for models, pages or the store."""
     code = (
         "import sys; from app.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'gradio', 'duckdb', 'numpy'} & sys.modules.keys(); sys.exit(str(heavy) if heavy else 0)"
+        "heavy = {'torch', 'transformers', 'gradio', 'duckdb', 'numpy'} & sys.modules.keys()\n"
+        "sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -81,7 +84,9 @@ def test_what_cannot_be_done_is_one_line(ratchet, arguments: list[str], status: 
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["dance"], ["serve", "--port", "70000"], ["round", "--max-steps", "0"], []])
+@pytest.mark.parametrize(
+    "words", [["dance"], ["serve", "--port", "70000"], ["round", "--max-steps", "0"], []]
+)
 def test_wrong_use_exits_with_2(words: list[str]):
     """argparse's refusals exit with 2."""
     with pytest.raises(SystemExit) as left:
@@ -121,13 +126,16 @@ def test_a_users_correction_waits_for_a_reviewer(ratchet, tmp_path: Path):
     assert json.loads(ratchet("compile", "--json")[1])["signals"]["dropped"] == {"rejected_by_reviewer": 1}
 
 
-def test_a_store_that_is_open_elsewhere_is_waited_for(ratchet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_that_is_open_elsewhere_is_waited_for(
+    ratchet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A command gives up in one line when another process keeps the store."""
     monkeypatch.setattr("app.door.PATIENCE_S", 0.5)
     (tmp_path / "home").mkdir()
     code = (
         f"import sys, time; from pathlib import Path; from feedback.store import Store\n"
-        f"with Store.open(Path({str(tmp_path / 'home' / 'store.duckdb')!r})): print('open', flush=True); sys.stdin.read()"
+        f"with Store.open(Path({str(tmp_path / 'home' / 'store.duckdb')!r})):\n"
+        f"    print('open', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

@@ -65,7 +65,12 @@ def test_a_rollback_undoes_the_last_promotion_and_so_on_to_the_base(settings: Se
         assert desk.rollback("oz", "worse") == {"champion": "base", "withdrawn": first}
         with pytest.raises(RatchetError, match="nothing to go back to"):
             desk.rollback("oz", "worse")
-        assert serving.heard[:4] == [("load", first), ("move", first, None), ("load", second), ("move", second, None)]
+        assert serving.heard[:4] == [
+            ("load", first),
+            ("move", first, None),
+            ("load", second),
+            ("move", second, None),
+        ]
         assert serving.heard[-1] == ("move", "base", first)
         assert [(e.kind, e.who) for e in store.log()] == [("promote", "oz")] * 2 + [("rollback", "oz")] * 2
 

@@ -46,4 +46,3 @@ def test_every_message_says_where_help_is():
     """Each rule's message names a number or a service that answers now."""
     for rule in load_objective(MEDICAL).red_flag:
         assert any(word in rule.message.lower() for word in ("911", "988", "emergency", "poison")), rule.name
-

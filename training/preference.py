@@ -8,7 +8,7 @@ from trl import DPOConfig, DPOTrainer
 
 from training.base_model import load_model, load_tokenizer
 from training.plan import Plan
-from training.stage import Stage, compact_head, lora, run_stage, trainer_settings
+from training.stage import Stage, compact_head, lora, ordered, run_stage, trainer_settings
 
 
 def train_dpo(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> None:
@@ -22,6 +22,7 @@ def train_dpo(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> No
 def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> DPOTrainer:
     """TRL's trainer; the reference's log-probabilities are taken here, before the first step."""
     recipe = plan.recipe
+    rows = ordered(rows, recipe.dpo, recipe.seed, plan.max_steps)
     model = load_model(plan.base_model)
     if start is not None:
         model = PeftModel.from_pretrained(model, start, is_trainable=True, local_files_only=True)
@@ -30,8 +31,7 @@ def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> 
             model=model,
             processing_class=load_tokenizer(plan.base_model),
             args=DPOConfig(
-                **trainer_settings(stage, recipe, recipe.dpo, len(rows), plan.max_steps),
-                length_column_name="length",
+                **trainer_settings(stage, recipe, recipe.dpo, len(rows)),
                 beta=recipe.dpo.beta,
                 loss_type=["sigmoid", "sft"],
                 loss_weights=[1.0, recipe.dpo.sft_weight],
@@ -43,12 +43,7 @@ def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> 
 
 
 class _TokenisedDPOTrainer(DPOTrainer):
-    """Takes rows that are tokenised already, the same way as serving does it, and batches them by length."""
+    """Takes rows that are tokenised already, the same way as serving does it."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         return dataset
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        if "length" not in self._signature_columns:
-            self._signature_columns.append("length")

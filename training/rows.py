@@ -1,5 +1,7 @@
 """Dataset rows as token ids, cut to the length that is trained on, with what was cut or left out."""
 
+import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from training.rendering import render, render_answer
 
 NO_LOSS = -100  # the label of a token that is read but not learned
+POOL = 16  # batches whose rows are sorted by length together
 Row = dict[str, Any]
 
 
@@ -23,7 +26,7 @@ def read_rows(dataset: Path, kind: str, side: str) -> list[Row]:
 def sft_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int
 ) -> tuple[Dataset, dict[str, int]]:
-    """input_ids and labels (completion only) of the rows that fit; {"dropped", "truncated"} counts the others.
+    """input_ids, labels (completion only) and length of the rows that fit, and {"dropped", "truncated"} counts.
 
     A prompt that leaves no place for its completion is dropped; a longer completion loses its end.
     """
@@ -36,6 +39,7 @@ def sft_rows(
                 {
                     "input_ids": (prompt + answer)[:max_length],
                     "labels": ([NO_LOSS] * len(prompt) + answer)[:max_length],
+                    "length": min(max_length, len(prompt) + len(answer)),
                 }
             )
     return Dataset.from_list(kept), cut
@@ -44,7 +48,7 @@ def sft_rows(
 def pair_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int
 ) -> tuple[Dataset, dict[str, int]]:
-    """prompt_ids, chosen_ids, rejected_ids and length, the longest last; counts as for `sft_rows`."""
+    """prompt_ids, chosen_ids, rejected_ids and length (of the longer side); counts as for `sft_rows`."""
     kept, cut = [], {"dropped": 0, "truncated": 0}
     for row in rows:
         prompt = render(tokenizer, row["prompt"])
@@ -57,7 +61,27 @@ def pair_rows(
             kept.append(
                 {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "length": longest}
             )
-    return Dataset.from_list(sorted(kept, key=lambda row: row["length"])), cut
+    return Dataset.from_list(kept), cut
+
+
+def training_order(lengths: Sequence[int], batch: int, epochs: float, seed: int) -> list[int]:
+    """Row numbers in the order they are trained on, `batch` after `batch`, with like lengths together.
+
+    All epochs are laid out ahead, so that a resumed training meets the same rows without any random state:
+    the trainer's own grouping by length draws anew on resume.
+    """
+    chance = random.Random(seed)
+    total = math.ceil(len(lengths) * epochs)
+    stream: list[int] = []
+    while len(stream) < total:
+        stream += chance.sample(range(len(lengths)), len(lengths))
+    del stream[total:]
+    pools = [stream[at : at + POOL * batch] for at in range(0, total, POOL * batch)]
+    grouped = [row for pool in pools for row in sorted(pool, key=lambda row: -lengths[row])]
+    batches = [grouped[at : at + batch] for at in range(0, total, batch)]
+    whole = [rows for rows in batches if len(rows) == batch]
+    chance.shuffle(whole)
+    return [row for rows in (*whole, *batches[len(whole) :]) for row in rows]
 
 
 def _fits(prompt: int, answers: Sequence[int], max_length: int, cut: dict[str, int]) -> bool:

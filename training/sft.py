@@ -5,22 +5,23 @@ from trl import SFTConfig, SFTTrainer
 
 from training.base_model import load_model, load_tokenizer
 from training.plan import Plan
-from training.stage import Stage, lora, run_stage, trainer_settings
+from training.stage import Stage, lora, ordered, run_stage, trainer_settings
 
 
 def train_sft(plan: Plan, rows: Dataset, stage: Stage) -> None:
-    """Train on `rows` (input_ids, labels); leaves the adapter in the stage's folder."""
+    """Train on `rows` (input_ids, labels, length); leaves the adapter in the stage's folder."""
     run_stage(stage, sft_trainer(plan, rows, stage))
 
 
 def sft_trainer(plan: Plan, rows: Dataset, stage: Stage) -> SFTTrainer:
     """TRL's trainer for rows that are tokenised already, the same way as serving does it."""
     recipe = plan.recipe
+    rows = ordered(rows, recipe.sft, recipe.seed, plan.max_steps)
     return SFTTrainer(
         model=load_model(plan.base_model),
         processing_class=load_tokenizer(plan.base_model),
         args=SFTConfig(
-            **trainer_settings(stage, recipe, recipe.sft, len(rows), plan.max_steps),
+            **trainer_settings(stage, recipe, recipe.sft, len(rows)),
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
         train_dataset=rows,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import trl
+from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import Trainer
 from trl.trainer import utils as trl_utils
@@ -20,6 +21,7 @@ from feedback.errors import RatchetError
 from training.interruption import Interruption
 from training.progress import ProgressFile, StepReport, last_checkpoint
 from training.recipe import Dpo, Recipe, Sft
+from training.rows import training_order
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,10 @@ def lora(recipe: Recipe) -> LoraConfig:
     )
 
 
-def trainer_settings(
-    stage: Stage, recipe: Recipe, own: Sft | Dpo, rows: int, max_steps: int | None
-) -> dict[str, Any]:
-    """The arguments that SFTConfig and DPOConfig share; fp32 on a CPU, bf16 on a GPU."""
+def trainer_settings(stage: Stage, recipe: Recipe, own: Sft | Dpo, rows: int) -> dict[str, Any]:
+    """The arguments that SFTConfig and DPOConfig share for `rows` ordered rows; fp32 on CPU, bf16 on GPU."""
     gpu = torch.cuda.is_available()
-    steps = steps_of(rows, own, max_steps)
+    steps = math.ceil(rows / _batch(own))
     return {
         "output_dir": str(stage.checkpoints),
         "per_device_train_batch_size": own.batch_size,
@@ -73,7 +73,7 @@ def trainer_settings(
         "lr_scheduler_type": "cosine",
         # a share is rounded up to whole steps, and the first of them learns nothing
         "warmup_steps": own.warmup_share if own.warmup_share * steps >= 1 else 0,
-        "train_sampling_strategy": "group_by_length",
+        "train_sampling_strategy": "sequential",  # see training.rows.training_order
         "max_length": recipe.max_length,
         "seed": recipe.seed,
         "use_cpu": not gpu,
@@ -90,11 +90,14 @@ def trainer_settings(
     }
 
 
-def steps_of(rows: int, own: Sft | Dpo, max_steps: int | None) -> int:
-    """Optimizer steps for `rows`: whole batches of all processes times epochs, at most `max_steps`."""
-    batch = own.batch_size * int(os.environ.get("WORLD_SIZE", "1"))
-    steps = max(1, math.ceil(math.ceil(rows / batch) * own.epochs))
-    return steps if max_steps is None else min(steps, max_steps)
+def ordered(rows: Dataset, own: Sft | Dpo, seed: int, max_steps: int | None) -> Dataset:
+    """What a stage reads from start to end: every epoch in its order, cut to `max_steps`."""
+    order = training_order(rows["length"], _batch(own), own.epochs, seed)
+    return rows.select(order if max_steps is None else order[: max_steps * _batch(own)])
+
+
+def _batch(own: Sft | Dpo) -> int:
+    return own.batch_size * int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def run_stage(stage: Stage, trainer: Trainer) -> None:

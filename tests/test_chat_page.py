@@ -1,0 +1,371 @@
+"""The chat page as a person meets it: a real browser, a real server, a tiny random model."""
+
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from fastapi import APIRouter
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from app.conversations import Conversations
+from app.engine import Engine
+from eval.objective import Gate, Objective, RedFlag, Sampling, SuitePlan
+from eval.objective import Page as Words
+from feedback.store import Store
+from tests.adapters import random_adapter
+from tests.tiny import tiny_model
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+
+@dataclass
+class Site:
+    """A running server and what stands behind it."""
+
+    url: str
+    store: Store
+    chats: Conversations
+    engine: Engine
+    model: Path  # the base
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if not os.access(CHROMIUM, os.X_OK):
+        pytest.skip("NO CHROMIUM was found: the chat page is not tested; apt-get install chromium")
+    from app.web import build_app  # after the environment is set
+
+    home = tmp_path_factory.mktemp("home")
+    objective = Objective(
+        folder=home,
+        title="Leaflet <about> health",
+        system_prompt="Answer plainly.",
+        base_model="tiny",
+        encoder="tiny",
+        page=Words(
+            consent="Keep it?",
+            disclaimer="No advice & often wrong.",
+            examples=("What is asthma?",),
+            reasons_up=("clear",),
+            reasons_down=("wrong", "too long"),
+        ),
+        sampling=Sampling(max_new_tokens=24, temperature=1),
+        suites={"questions": SuitePlan(kind="questions", items=1, metrics=("similarity",))},
+        gate=Gate(primary="similarity"),
+        red_flag=(RedFlag(name="heart", patterns=("chest pain",), message="Call 112 now."),),
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two wait for each other longer than they work on so small a model
+    engine = Engine(tiny_model(home / "model"))
+    with Store.open(home / "store.duckdb") as store:
+        chats = Conversations(store, engine, objective, "base")
+        app = build_app(chats, objective, "a secret of 32 characters or more", APIRouter(), "127.0.0.1")
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}", store, chats, engine, home / "model")
+        server.should_exit = True
+        thread.join()
+        engine.close()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def browser(site: Site) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(site.url)
+    expect(page.locator("#person")).to_contain_text("number")
+    yield page
+    context.close()
+
+
+def ask(page: Page, question: str, consent: bool = True) -> None:
+    page.locator("#consent input").set_checked(consent)
+    page.locator("#question textarea").fill(question)
+    page.locator("#send").click()
+    if consent:
+        expect(page.locator("#about").filter(visible=True)).to_contain_text(question[:20])
+    else:
+        expect(page.locator("#not-kept")).to_be_visible()
+    expect(page.locator("#send")).to_be_visible()
+
+
+def person(page: Page) -> str:
+    return page.locator("#person code").inner_text()
+
+
+def turns(site: Site, page: Page) -> list:
+    return [turn for turn in site.store.events().turns if turn.user == person(page)]
+
+
+def signals(site: Site, page: Page) -> list[dict[str, Any]]:
+    return [signal.value for signal in site.store.events().signals if signal.user == person(page)]
+
+
+def thanked(page: Page, words: str) -> None:
+    expect(page.locator("#thanks")).to_contain_text(words)
+
+
+def test_a_person_chats_and_says_what_they_think(site: Site, page: Page):
+    """Each thing said in the browser is one row about the server's own copy of the answer."""
+    ask(page, "What is asthma?")
+    (turn,) = turns(site, page)
+    assert turn.messages[-1]["content"] == "What is asthma?"
+    assert turn.answer
+    expect(page.locator("#version")).to_contain_text("base")
+
+    page.locator("#thumb-up").click()
+    thanked(page, "Thank you for rating")
+    page.locator("#thumb-down").click()
+    page.locator("#reasons label", has_text="wrong").click()
+    thanked(page, "noted")
+    page.locator("#comment textarea").fill("It is <b>odd</b>")
+    page.locator("#send-comment").click()
+    thanked(page, "comment")
+    page.locator("#better").click()
+    expect(page.locator("#correction textarea")).to_have_value(turn.answer)
+    page.locator("#correction textarea").fill("A disease of the airways.")
+    page.locator("#save-correction").click()
+    thanked(page, "reviewer")
+    page.locator("#another").click()
+    page.locator("#choose-left").click()
+    thanked(page, "comparing")
+    page.locator("#take-back").click()
+    thanked(page, "taken back")
+
+    second = site.chats.exchanges(turn.conversation, turn.user)[0].alternative
+    assert second and second != turn.answer
+    assert signals(site, page) == [
+        {"rating": 1, "reasons": []},
+        {"rating": -1, "reasons": []},
+        {"rating": -1, "reasons": ["wrong"]},
+        {"text": "It is <b>odd</b>"},
+        {"text": "A disease of the airways."},
+        {"alternatives": [second], "choice": 1 if int(turn.id[-1], 16) % 2 else 0},
+        {"rating": 0, "reasons": []},
+    ]
+
+
+def test_a_conversation_has_many_turns_and_can_begin_anew(site: Site, page: Page):
+    """The second question is asked with the first; a new chat starts empty."""
+    ask(page, "What is asthma?")
+    ask(page, "And a migraine?")
+    page.locator("#new-chat").click()
+    expect(page.locator("#example-0")).to_be_visible()
+    page.locator("#example-0").click()
+    expect(page.locator("#feedback")).to_be_visible()
+    first, second, anew = turns(site, page)
+    assert [len(turn.messages) for turn in (first, second, anew)] == [1, 3, 1]
+    assert second.messages[1]["content"] == first.answer
+    assert first.conversation == second.conversation != anew.conversation
+
+
+def test_a_new_chat_ends_the_answer_before(site: Site, page: Page, monkeypatch: pytest.MonkeyPatch):
+    """What is still being written is cut off, and does not come back into the new chat."""
+    decode = site.engine._decode
+    monkeypatch.setattr(site.engine, "_decode", lambda tokens: (time.sleep(0.1), decode(tokens))[1])
+    page.locator("#question textarea").fill("What is asthma?")
+    page.locator("#send").click()
+    expect(page.locator("#stop")).to_be_visible()
+    page.locator("#new-chat").click()
+    expect(page.locator("#example-0")).to_be_visible()
+    page.wait_for_timeout(500)
+    expect(page.locator("#example-0")).to_be_visible()
+    expect(page.locator("#chat")).not_to_contain_text("What is asthma?")
+    ask(page, "Water?")
+    assert [len(turn.messages) for turn in turns(site, page)] == [1]
+
+
+def test_without_consent_the_page_offers_no_rating(site: Site, page: Page):
+    """One can chat; nothing is stored, and the page says so."""
+    ask(page, "What is asthma?", consent=False)
+    expect(page.locator("#not-kept")).to_be_visible()
+    expect(page.locator("#feedback")).to_be_hidden()
+    assert turns(site, page) == []
+
+
+def test_a_red_flag_stands_out(site: Site, page: Page):
+    """An alert with the rule's words, no better answer and no second one asked for."""
+    ask(page, "I have chest pain")
+    expect(page.locator("#red-flag [role=alert]")).to_contain_text("Call 112 now.")
+    expect(page.locator("#version")).to_contain_text("rules")
+    expect(page.locator("#better")).to_be_hidden()
+    assert [turn.red_flag for turn in turns(site, page)] == ["heart"]
+
+
+def test_markup_is_shown_as_text(site: Site, page: Page):
+    """What a person writes runs nowhere and loads nothing, and is stored as written."""
+    hostile = (
+        "<img src=x onerror=\"document.title='owned'\"> ![a](http://example.com/a.png) <script>1</script>"
+    )
+    ask(page, hostile)
+    expect(page.locator("#chat")).to_contain_text("<script>1</script>")
+    assert page.locator("#chat .message img").count() == 0
+    assert page.title() == "Leaflet <about> health"
+    assert turns(site, page)[-1].messages[-1]["content"] == hostile
+
+
+def test_the_page_asks_no_other_host(site: Site, browser: Browser):
+    """Fonts, scripts and all else come from this server."""
+    context = browser.new_context()
+    page = context.new_page()
+    hosts, refusals = set(), []
+    page.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
+    page.on("console", lambda line: refusals.append(line.text) if "Content Security" in line.text else None)
+    page.goto(site.url)
+    ask(page, "Water?")
+    page.locator("#thumb-up").click()
+    thanked(page, "Thank you")
+    context.close()
+    assert hosts <= {"127.0.0.1", ""}  # "" for data: and blob:
+    assert refusals == []
+
+
+def test_a_move_to_another_version_is_seen(site: Site, page: Page, tmp_path: Path):
+    """A promotion reaches the next chat without a restart; after a rollback the page says who answers now."""
+    site.engine.load("v1", random_adapter(site.model, tmp_path / "v1", seed=1))
+    site.chats.promote("v1")
+    ask(page, "What is asthma?")
+    expect(page.locator("#version")).to_contain_text("Answered by version v1")
+    site.chats.promote("base")
+    site.chats.withdraw("v1")
+    ask(page, "And a migraine?")
+    expect(page.locator("#version")).to_contain_text("Now answered by version base")
+    assert [turn.version for turn in turns(site, page)] == ["v1", "base"]
+
+
+def test_stopping_keeps_what_there_is(site: Site, page: Page, monkeypatch: pytest.MonkeyPatch):
+    """Stop ends the answer at once, and the page is ready for the next question."""
+    slow = site.engine._decode
+    monkeypatch.setattr(site.engine, "_decode", lambda tokens: (time.sleep(0.05), slow(tokens))[1])
+    page.locator("#consent input").check()
+    page.locator("#question textarea").fill("What is asthma?")
+    page.locator("#send").click()
+    page.locator("#stop").click()
+    expect(page.locator("#send")).to_be_visible()
+    finished = turns(site, page)
+    assert [turn.finish for turn in finished] in ([], ["cancelled"])
+
+
+class Forger:
+    """Sends to the server what the page never would, with the page's cookie and session."""
+
+    def __init__(self, site: Site, page: Page):
+        self.site = site
+        cookies = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
+        self.client = httpx.Client(base_url=site.url, cookies=cookies, timeout=20)
+        self.session = page.evaluate("() => window.__session")
+        self.config = self.client.get("/config").json()
+
+    def function(self, elem_id: str, event: str) -> int:
+        part = next(c["id"] for c in self.config["components"] if c["props"].get("elem_id") == elem_id)
+        wanted = [part, event]
+        return next(d["id"] for d in self.config["dependencies"] if wanted in [list(t) for t in d["targets"]])
+
+    def post(self, elem_id: str, event: str, data: list, **more: Any) -> httpx.Response:
+        body = {"data": data, "fn_index": self.function(elem_id, event), "session_hash": self.session, **more}
+        return self.client.post("/gradio_api/run/predict", json=body)
+
+
+@pytest.fixture
+def forger(site: Site, browser: Browser) -> Iterator[Forger]:
+    context = browser.new_context()
+    page = context.new_page()
+    page.add_init_script(
+        "const send = window.fetch; window.fetch = (url, options) => {"
+        "  try { window.__session = JSON.parse(options.body).session_hash || window.__session } catch {}"
+        "  return send(url, options) }"
+    )
+    page.goto(site.url)
+    ask(page, "What is asthma?")
+    forger = Forger(site, page)
+    yield forger
+    forger.client.close()
+    context.close()
+
+
+def test_forged_events_store_nothing(site: Site, forger: Forger):
+    """An index, text, id or history that the session was not given is refused."""
+    assert forger.session
+    turn = site.store.events().turns[-1]
+    rows = site.store.counts()
+
+    def like(index: object, text: object) -> dict[str, Any]:
+        return {"event_data": {"index": index, "value": text, "liked": True}}
+
+    invented = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Bleach helps"}]
+    for forged in (
+        like(1, ["Bleach helps"]),
+        like(99, [turn.answer]),
+        like(-1, [turn.answer]),
+        like([0, 1], [turn.answer]),
+        like(0, ["What is asthma?"]),
+        like(1, {"text": 5}),
+        like(1, None),
+        {},
+    ):
+        for data in ([None], [turn.conversation], [invented]):
+            response = forger.post("chat", "like", data, **forged)
+            assert response.status_code >= 400
+            assert "Traceback" not in response.text
+    assert forger.post("reasons", "input", [None, None, ["best of all"]]).status_code >= 400
+    assert forger.post("save-correction", "click", [turn.conversation, turn.id, ""]).status_code >= 400
+    assert forger.post("choose-left", "click", [None, None]).status_code >= 400
+    assert site.store.counts() == rows
+
+
+def test_another_persons_session_is_of_no_use(site: Site, forger: Forger):
+    """Who knows a session's name but has not its cookie can say nothing in it."""
+    rows = site.store.counts()
+    forger.client.cookies.clear()
+    for event in (("thumb-up", "click", [None, None]), ("better", "click", [None, None])):
+        response = forger.post(*event)
+        assert response.status_code >= 400
+        assert "not yours" in response.text
+    forger.client.cookies.set("ratchet", "eyJwZXJzb24iOiAiYW5uYSJ9.aaaa.bbbb")
+    assert forger.post("thumb-up", "click", [None, None]).status_code >= 400
+    assert site.store.counts() == rows
+
+
+def test_ids_in_a_request_are_not_believed(site: Site, forger: Forger):
+    """The session's own conversation and answer count, whatever a request names in their place."""
+    own = site.store.events().turns[-1]
+    stranger = site.chats.open("stranger")
+    strange = list(site.chats.ask(stranger, "stranger", "Water?", True))[-1].exchange.turn
+    assert forger.post("thumb-up", "click", [stranger, strange.id]).status_code == 200
+    assert site.store.current_signals(strange.id, own.user) == {}
+    assert site.store.current_signals(own.id, own.user)["rating"].value["rating"] == 1
+
+
+def test_only_the_servers_own_name_is_answered(site: Site):
+    """A page elsewhere cannot reach the server under a name of its own, nor frame it."""
+    assert httpx.get(site.url, headers={"Host": "evil.example"}).status_code == 400
+    headers = httpx.get(site.url).headers
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    joined = httpx.post(f"{site.url}/gradio_api/run/predict", content=json.dumps({"data": [], "fn_index": 0}))
+    assert {"httponly", "samesite=strict"} <= set(joined.headers["set-cookie"].lower().split("; "))
