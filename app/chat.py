@@ -201,17 +201,14 @@ class ChatPage:
         ]
         panel += [self.details, self.reasons, self.comment, self.editor, self.correction, self.thanks]
         panel += [self.comparison, self.choices, self.left, self.right]
-        page = [*chat, *panel, self.red_flag]
+        page = [*chat, *panel, self.red_flag, self.new]
         asking = [self.question, self.consent, self.conversation]
-        answering = [
-            self.send.click(self.ask, asking, page, **ANSWERS),
-            self.question.submit(self.ask, asking, page, **ANSWERS),
-        ]
+        self.send.click(self.ask, asking, page, **ANSWERS)
+        self.question.submit(self.ask, asking, page, **ANSWERS)
         for button in self.example_buttons:
-            given = [button, self.consent, self.conversation]
-            answering.append(button.click(self.ask, given, page, **ANSWERS))
+            button.click(self.ask, [button, self.consent, self.conversation], page, **ANSWERS)
         self.stop.click(self.end, [self.conversation], None, **CLICK)
-        self.new.click(self.begin_anew, [self.conversation], page, cancels=answering, **CLICK)
+        self.new.click(self.begin_anew, None, page, **CLICK)
 
         rated = [self.chatbot, *panel]
         self.up.click(self.rate_up, ids, rated, **CLICK)
@@ -256,6 +253,7 @@ class ChatPage:
             self.question: "",
             self.send: gr.update(visible=False),
             self.stop: gr.update(visible=True),
+            self.new: gr.update(interactive=False),
             self.examples: gr.update(visible=False),
             self.version: _version_line(progress),
             self.feedback: gr.update(visible=False),
@@ -272,6 +270,7 @@ class ChatPage:
             self.question: "" if exchange else question,
             self.send: gr.update(visible=True),
             self.stop: gr.update(visible=False),
+            self.new: gr.update(interactive=True),
             self.examples: gr.update(visible=False),
             self.version: _version_line(progress),
             self.red_flag: gr.update(visible=flagged, value=_alert(progress.text) if flagged else ""),
@@ -286,10 +285,8 @@ class ChatPage:
         with _in_words():
             self._chats.stop(conversation, _person(request))
 
-    def begin_anew(self, conversation: str | None, request: gr.Request) -> Updates:
-        """An empty page; an answer that is still being written ends."""
-        if conversation:
-            self.end(conversation, request)
+    def begin_anew(self) -> Updates:
+        """An empty page; not on offer while an answer is written, which would come into it."""
         return {
             self.conversation: None,
             self.turn: None,
