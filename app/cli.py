@@ -133,13 +133,11 @@ def _evaluate(settings: Settings, options: argparse.Namespace) -> Document:
     adapter = adapter_of(settings.home, version)
     suites = [Suite.from_json(document) for document in _ask(settings, "suites")]
     evaluation = examine_version(settings, objective, suites, version, adapter, _show_suite)
-    means = {
-        metric: {"mean": sum(scores.values()) / len(scores), "n": len(scores)}
-        for suite in evaluation.suites.values()
-        for metric, scores in suite["scores"].items()
-        if scores
+    suites = {
+        name: {"items": len(result["clusters"])} | result["figures"]
+        for name, result in evaluation.suites.items()
     }
-    return {"version": version, "metrics": means}
+    return {"version": version, "suites": suites}
 
 
 def _show_suite(suite: str, done: int, total: int) -> None:
@@ -194,6 +192,10 @@ def _show_round(document: Document) -> str:
         means = f"{m['champion']:10.3f}{m['candidate']:11.3f}"
         interval = f"{m['difference']:+12.3f}{m['low']:+9.3f}{m['high']:+9.3f}"
         lines.append(f"  {name:24}{means}{interval}{m['n']:6d}")
+    lines.append("")
+    for role in ("champion", "candidate"):
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in document["figures"][role].items())
+        lines.append(f"  {role}: {figures}")
     return "\n".join(lines)
 
 

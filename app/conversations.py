@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
-from app.display import safe_markdown
+from app.web.display import safe_markdown
 from eval.objective import Objective, RedFlag, Sampling
 from feedback.errors import RatchetError, Refused
 from feedback.records import Kind, Message, Signal, Turn, new_id

@@ -109,6 +109,7 @@ def record(ask: Ask, run: RunFolder, decision: Decision, promoted: bool) -> dict
         "metrics": verdict["metrics"],
         "version": made["version"],
         "promoted": promoted,
+        "figures": {role: _figures(document) for role, document in run.read("evaluation.json").items()},
         "champion": plan["champion"],
         "chosen_stage": made["chosen"],
         "chosen_because": made["chosen_because"],
@@ -117,6 +118,17 @@ def record(ask: Ask, run: RunFolder, decision: Decision, promoted: bool) -> dict
     ask("finish_round", run=run.name, document=document)
     run.write("decision.json", document)
     return document
+
+
+def _figures(evaluation: dict[str, Any]) -> dict[str, float]:
+    """What is measured beside the gate's metrics: baselines, perplexity, lengths; by suite and name."""
+    judged = {metric for suite in evaluation["suites"].values() for metric in suite["scores"]}
+    return {
+        f"{name}.{figure}": value
+        for name, suite in evaluation["suites"].items()
+        for figure, value in suite["figures"].items()
+        if figure not in judged
+    }
 
 
 # child processes

@@ -13,6 +13,12 @@ from feedback.errors import RatchetError, StoreBusy
 from feedback.store import Store
 from training.registry import BASE, adapter_of
 
+ENVIRONMENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",  # else every click is summed up with pandas, for nobody
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
 
 def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) -> None:
     """Serve on host:port until stopped. RatchetError when the home or the port is taken."""
@@ -20,11 +26,11 @@ def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) 
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }  # before the imports below
-    from app.api import operations_router
     from app.conversations import Conversations
     from app.desk import Desk
     from app.engine import Engine
-    from app.web import build_app, run_app
+    from app.web.api import operations_router
+    from app.web.site import build_app, run_app
     from training.base_model import base_model_folder
 
     objective = load_objective(settings.objective)

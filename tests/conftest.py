@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers that run inside the tests ask nobody
 settings.register_profile("ratchet", max_examples=30, deadline=None, database=None, derandomize=True)
 settings.load_profile("ratchet")
 

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from peft import LoraConfig, get_peft_model
 from playwright.sync_api import expect, sync_playwright
 
+from tests.adapters import random_adapter
 from tests.test_chat_page import CHROMIUM, QUIET
 from tests.test_circle import GOLDEN, OBJECTIVE, WHOLE
 from tests.tiny import tiny_model
-from training.base_model import load_model
 from training.registry import adapter_sha256
 
 
@@ -33,8 +32,7 @@ def installation(tmp_path: Path) -> dict[str, str]:
     golden = [{"id": f"g{i}", "question": q, "answer": WHOLE, "topic": q} for i, q in enumerate(GOLDEN)]
     (folder / "golden.jsonl").write_text("\n".join(map(json.dumps, golden)))
     run = tmp_path / "home" / "runs" / "r0001"
-    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-    get_peft_model(load_model(base), config).save_pretrained(run / "adapter")
+    random_adapter(base, run / "adapter", seed=1)
     sha = adapter_sha256(run / "adapter")
     (run / "run.json").write_text(json.dumps({"version": f"v0001-{sha[:8]}", "adapter_sha256": sha}))
     return os.environ | {"RATCHET_HOME": str(tmp_path / "home"), "RATCHET_OBJECTIVE": str(folder)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.conversations import Conversations, Progress
-from app.display import safe_markdown
+from app.web.display import safe_markdown
 from eval.objective import Gate, Objective, Page, RedFlag, Sampling, SuitePlan
 from feedback.errors import RatchetError, Refused
 from feedback.store import Store

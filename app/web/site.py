@@ -13,8 +13,8 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.chat import STYLES, chat_page, theme
 from app.conversations import Conversations
+from app.web.chat import STYLES, chat_page, theme
 from eval.objective import Objective
 from feedback.records import new_id
 

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from app.conversations import Conversations, Exchange, Progress
-from app.display import safe_markdown
+from app.web.display import safe_markdown
 from eval.objective import Objective
 from feedback.errors import RatchetError, Refused
 
