@@ -22,7 +22,7 @@ from feedback.compiler import Compilation, Events, compile_events
 from feedback.dataset import freeze, open_dataset
 from feedback.errors import RatchetError
 from feedback.importers import read_import
-from feedback.records import Event, Example, Knowledge, Review, Turn, new_id
+from feedback.records import OWN, Event, Example, Knowledge, Review, Turn, new_id
 from feedback.store import Store
 from feedback.text import acceptable
 from training.recipe import Recipe
@@ -140,7 +140,7 @@ class Desk:
         began = datetime.min.replace(tzinfo=UTC)
         rows = [row for name in self.objective.knowledge for row in _read_jsonl(self.objective.folder / name)]
         return [
-            Knowledge(f"objective:{row['id']}", row["question"], row["answer"], began, row.get("topic"))
+            Knowledge(f"{OWN}{row['id']}", row["question"], row["answer"], began, row.get("topic"))
             for row in rows
         ]
 

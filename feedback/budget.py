@@ -10,7 +10,7 @@ from feedback.errors import RatchetError
 from feedback.records import Example
 
 TEMPLATE_TOKENS = 6  # what a chat template adds to each message, about
-VALIDATION_ROWS = 64  # of each kind; enough to choose between two adapters
+VALIDATION_ROWS = 32  # of each kind; enough to choose between two adapters
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,19 @@ def _newest_first(rows: Iterable[Example]) -> list[Example]:
 
 
 def _around_the_topics(rows: Iterable[Example]) -> list[Example]:
-    """One row of each cluster before a second of any, in an order that only depends on the rows."""
+    """The objective's own rows first; then one of each cluster before a second of any.
+
+    The order depends on the rows alone. Its own rows are what the domain's owner chose to say, and how.
+    """
     clusters: dict[str, list[Example]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: _draw(row.id)):
         clusters[row.cluster].append(row)
-    ranked = [(rank, _draw(name), row) for name, found in clusters.items() for rank, row in enumerate(found)]
-    return [row for _, _, row in sorted(ranked, key=lambda entry: entry[:2])]
+    ranked = [
+        (not row.own, rank, _draw(name), row)
+        for name, found in clusters.items()
+        for rank, row in enumerate(found)
+    ]
+    return [row for *_, row in sorted(ranked, key=lambda entry: entry[:3])]
 
 
 def _capped(rows: Iterable[Example]) -> list[Example]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 Role = Literal["user", "reviewer"]
 Kind = Literal["rating", "comment", "correction", "choice"]
 Verdict = Literal["approve", "reject"]
+OWN = "objective:"  # how the ids of an objective's own knowledge begin
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 
@@ -86,7 +87,7 @@ class Review:
 
 @dataclass(frozen=True)
 class Knowledge:
-    """A question and its answer, brought in from outside."""
+    """A question and its answer: brought in from outside, or the objective's own."""
 
     id: str
     question: str
@@ -139,3 +140,8 @@ class Example:
     weight: float = 1.0
     rejected_version: str | None = None  # who wrote the rejected answer
     people: tuple[str, ...] = ()  # end users on whose word alone it stands; for the caps
+
+    @property
+    def own(self) -> bool:
+        """Whether it comes from the objective's own knowledge, which is in no store."""
+        return any(source.startswith(OWN) for source in self.sources)

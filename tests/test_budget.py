@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from feedback.budget import TEMPLATE_TOKENS, VALIDATION_ROWS, Selection, select
 from feedback.compiler import Curation
 from feedback.errors import RatchetError
-from feedback.records import Example
+from feedback.records import OWN, Example
 
 WINDOW = 200  # tokens
 SYSTEM_AND_QUESTION = 2 + 2 * TEMPLATE_TOKENS  # a word each
@@ -228,3 +228,13 @@ def test_every_limit_holds_for_any_rows(drawn, budget, knowledge_share, preferen
     assert cost(selection, people=("ann",)) <= 0.2 * budget
     again = select(rows[::-1], curation, words_in, WINDOW)
     assert (sorted(chosen(again)), again.excluded) == (sorted(chosen(selection)), selection.excluded)
+
+
+def test_the_objectives_own_knowledge_comes_first():
+    """What the domain's owner wrote is taken before what was imported, where the budget is short."""
+    imported = [knowledge(f"i{n}") for n in range(9)]
+    own = knowledge("own", sources=(f"{OWN}k-1",))
+    two_rows = 2 * (SYSTEM_AND_QUESTION + 20 + TEMPLATE_TOKENS)
+    selection = select([*imported, own], Curation(token_budget=two_rows), words_in, WINDOW)
+    assert "own" in chosen(selection)
+    assert len(chosen(selection)) == 2

@@ -24,7 +24,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     shutil.copytree(ROOT / "objectives" / "medical", folder)
     text = (folder / "objective.toml").read_text("utf-8")
     for before, after in (
-        ("token_budget = 72000", "token_budget = 3000"),
+        ("token_budget = 90000", "token_budget = 3000"),
         ("answer_tokens = 120", "answer_tokens = 12"),
         ("validation_share = 0.05", "validation_share = 0.02"),
     ):
