@@ -30,7 +30,7 @@ def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) 
     from app.desk import Desk
     from app.engine import Engine
     from app.web.api import operations_router
-    from app.web.site import build_app, run_app
+    from app.web.server import build_app, run_app
     from training.base_model import base_model_folder
 
     objective = load_objective(settings.objective)

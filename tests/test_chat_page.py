@@ -45,7 +45,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if not os.access(CHROMIUM, os.X_OK):
         pytest.skip("NO CHROMIUM was found: the chat page is not tested; apt-get install chromium")
-    from app.web.site import build_app  # after the environment is set
+    from app.web.server import build_app  # after the environment is set
 
     home = tmp_path_factory.mktemp("home")
     objective = Objective(
