@@ -27,6 +27,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("token_budget = 90000", "token_budget = 3000"),
         ("answer_tokens = 120", "answer_tokens = 12"),
         ("validation_share = 0.05", "validation_share = 0.02"),
+        ('file = "retention.jsonl"\nitems = 60', 'file = "retention.jsonl"\nitems = 30'),
+        ('file = "general_text.jsonl"\nitems = 40', 'file = "general_text.jsonl"\nitems = 10'),
     ):
         assert before in text
         text = text.replace(before, after)
