@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from app.door import write_server_file
@@ -22,10 +24,7 @@ ENVIRONMENT = {
 
 def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) -> None:
     """Serve on host:port until stopped. RatchetError when the home or the port is taken."""
-    os.environ |= {
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }  # before the imports below
+    os.environ |= ENVIRONMENT  # before the imports below
     from app.conversations import Conversations
     from app.desk import Desk
     from app.engine import Engine
@@ -52,7 +51,11 @@ def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) 
                 conversations, objective, _secret(settings.home), operations_router(desk, token), host
             )
             log(f"{champion} serves at {url} (Ctrl-C stops it)")
-            run_app(app, host, port)
+            signal.signal(
+                signal.SIGTERM, signal.default_int_handler
+            )  # ends as Ctrl-C does: everything is closed
+            with suppress(KeyboardInterrupt):
+                run_app(app, host, port)
         finally:
             settings.server_file.unlink(missing_ok=True)
             engine.close()

@@ -66,8 +66,9 @@ def server(installation: dict[str, str]) -> Iterator[str]:
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        assert process.wait(30) == 0, "a server that is asked to stop ends well"
         process.stderr.close()
+    assert not (Path(installation["RATCHET_HOME"]) / "server.json").exists()
 
 
 @pytest.mark.skipif(not shutil.which(CHROMIUM), reason="NO CHROMIUM: apt-get install chromium")
