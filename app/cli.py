@@ -53,10 +53,10 @@ def _log(line: str) -> None:
 
 
 def _ask(settings: Settings, operation: str, **arguments: Any) -> Any:
+    from app.domain import load_domain
     from app.door import open_door
-    from eval.objective import load_objective
 
-    return open_door(settings, load_objective(settings.objective))(operation, **arguments)
+    return open_door(settings, load_domain(settings))(operation, **arguments)
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> None:
@@ -66,11 +66,11 @@ def _serve(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _prepare(settings: Settings, _: argparse.Namespace) -> Document:
-    from eval.objective import load_objective
+    from app.domain import load_domain
     from training.base_model import base_model_folder
     from training.encoder import encoder_folder
 
-    objective = load_objective(settings.objective)
+    objective = load_domain(settings)
     return {
         "base_model_path": str(base_model_folder(objective.base_model, settings.cache, log=_log)),
         "encoder_path": str(encoder_folder(objective.encoder, settings.cache, log=_log)),
@@ -101,11 +101,11 @@ def _review(settings: Settings, options: argparse.Namespace) -> Document:
 
 
 def _round(settings: Settings, options: argparse.Namespace) -> Document:
+    from app.domain import load_domain
     from app.door import open_door
     from app.rounds import run_round
-    from eval.objective import load_objective
 
-    objective = load_objective(settings.objective)
+    objective = load_domain(settings)
     ask = open_door(settings, objective)
     return run_round(settings, objective, ask, not options.no_promote, options.max_steps, _log)
 
@@ -123,12 +123,12 @@ def _status(settings: Settings, _: argparse.Namespace) -> Document:
 
 
 def _evaluate(settings: Settings, options: argparse.Namespace) -> Document:
+    from app.domain import load_domain
     from app.examination import examine_version
-    from eval.objective import load_objective
     from eval.suites import Suite
     from training.registry import adapter_of
 
-    objective = load_objective(settings.objective)
+    objective = load_domain(settings)
     version = options.version or _ask(settings, "status")["champion"]
     adapter = adapter_of(settings.home, version)
     suites = [Suite.from_json(document) for document in _ask(settings, "suites")]

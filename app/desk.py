@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from app.run_folder import RunFolder
 from app.settings import Settings
 from eval.objective import Objective
-from eval.suites import Suite, build_suites, golden_items
+from eval.suites import Suite, build_suites, golden_items, read_lines
 from feedback.budget import select
 from feedback.compiler import Compilation, Events, compile_events
 from feedback.dataset import freeze, open_dataset
@@ -138,7 +138,9 @@ class Desk:
     def _own_knowledge(self) -> list[Knowledge]:
         """The objective's own knowledge: always there, never imported."""
         began = datetime.min.replace(tzinfo=UTC)
-        rows = [row for name in self.objective.knowledge for row in _read_jsonl(self.objective.folder / name)]
+        rows = [
+            row for name in self.objective.knowledge for _, row in read_lines(self.objective.folder / name)
+        ]
         return [
             Knowledge(f"{OWN}{row['id']}", row["question"], row["answer"], began, row.get("topic"))
             for row in rows
@@ -353,10 +355,6 @@ def _token_counter(base: Path) -> Callable[[str], int]:
 
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _read_jsonl(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
 
 
 def _me() -> str:

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from app.domain import load_domain
 from app.run_folder import RunFolder
 from app.settings import Settings, read_settings
 from eval.exam import Evaluation, examine
-from eval.objective import Objective, load_objective
+from eval.objective import Objective
 from eval.suites import Suite
 from feedback.errors import RatchetError
 from training.registry import adapter_of
@@ -75,7 +76,7 @@ def main(run_path: str) -> int:
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     settings, run = read_settings(), RunFolder(Path(run_path))
     try:
-        objective = load_objective(settings.objective)
+        objective = load_domain(settings)
         suites = [Suite.from_json(document) for document in run.read("suites.json")]
         candidate = run.read("run.json")["version"]
         documents = {}

@@ -157,11 +157,7 @@ def _run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log
 @contextmanager
 def _stopping(child: subprocess.Popen) -> Iterator[None]:
     """While inside, SIGTERM and Ctrl-C end the child first, which leaves a checkpoint."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:

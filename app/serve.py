@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from app.domain import load_domain
 from app.door import write_server_file
 from app.settings import Settings
-from eval.objective import load_objective
 from feedback.errors import RatchetError, StoreBusy
 from feedback.store import Store
 from training.registry import BASE, adapter_of
@@ -32,7 +32,7 @@ def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) 
     from app.web.server import build_app, run_app
     from training.base_model import base_model_folder
 
-    objective = load_objective(settings.objective)
+    objective = load_domain(settings)
     _check_port(host, port)
     with _open_store(settings) as store:
         base = base_model_folder(objective.base_model, settings.cache, log)

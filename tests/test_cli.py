@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -153,3 +154,14 @@ def test_who_reads_half_of_it_is_no_error(tmp_path: Path):
     command = f"{sys.executable} -m app.cli status | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
     assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_training_setting_is_named(ratchet, tmp_path: Path):
+    """A misspelt key under [training] is one line with its name, before anything starts."""
+    folder = tmp_path / "objective"
+    shutil.copytree("objectives/medical", folder)
+    toml = (folder / "objective.toml").read_text()
+    (folder / "objective.toml").write_text(toml.replace("max_length = 512", "max_lenght = 512"))
+    status, out, err = ratchet("--objective", str(folder), "round")
+    assert (status, out) == (2, "")
+    assert err.endswith("objective.toml: training.max_lenght: unknown key\n") and err.count("\n") == 1
