@@ -266,10 +266,12 @@ class _Workshop:
 
     def _approved_text(self, signal: Signal) -> tuple[str | None, str]:
         """The correction that may be trained on, or None and the rule that says why not."""
+        if not signal.value["text"]:
+            return None, "withdrawn"
         if signal.role == "reviewer":
             return signal.value["text"], ""
         review = self.reviews.get(signal.id)
-        if review is None:
+        if review is None or review.verdict == "withdraw":
             return None, "awaiting_review"
         if review.verdict == "reject":
             return None, "rejected_by_reviewer"

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 Role = Literal["user", "reviewer"]
 Kind = Literal["rating", "comment", "correction", "choice"]
-Verdict = Literal["approve", "reject"]
+Verdict = Literal["approve", "reject", "withdraw"]
+Judged = Literal["approve", "correct", "reject", "unsafe", "skip", "undo"]
+StaffRole = Literal["reviewer", "operator", "closed"]
 OWN = "objective:"  # how the ids of an objective's own knowledge begin
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
@@ -68,20 +70,69 @@ class Signal:
     role: Role
     kind: Kind
     value: dict[str, Any]  # rating: {"rating": 1, -1 or 0 (withdrawn), "reasons": [...]}; comment: {"text"};
-    # correction: {"text"}; choice: {"alternatives": [answer, ...], "choice": 0, 1, ... or "tie"}
+    # correction: {"text"}, empty when withdrawn; choice: {"alternatives": [answer, ...], "choice": 0, 1, ... or "tie"}
     at: datetime  # UTC
     source: str = "chat"
 
 
 @dataclass(frozen=True)
 class Review:
-    """A reviewer's verdict on a user's correction; `text` is what was approved, edited or not."""
+    """A reviewer's verdict on a user's correction; `text` is what was approved, edited or not.
+
+    The last one stands; "withdraw" lets the correction wait again.
+    """
 
     id: str
     signal: str
     reviewer: str
     verdict: Verdict
     text: str | None
+    at: datetime  # UTC
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a reviewer did with one turn at the desk; what it says to training stands in `given`."""
+
+    id: str
+    turn: str
+    reviewer: str
+    verdict: Judged
+    given: tuple[str, ...]  # the ids of the signals and reviews that were stored with it
+    undoes: str | None  # "undo" only: the judgement that is taken back
+    at: datetime  # UTC
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A reviewer's unfinished answer; the last one of a turn and reviewer stands, "" is none."""
+
+    id: str
+    turn: str
+    reviewer: str
+    text: str
+    at: datetime  # UTC
+
+
+@dataclass(frozen=True)
+class Title:
+    """The name a person gave to a conversation; the last one stands."""
+
+    id: str
+    conversation: str
+    user: str
+    title: str
+    at: datetime  # UTC
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who may enter the desk or the rounds page; the last one of a name stands."""
+
+    id: str
+    name: str
+    role: StaffRole  # "closed": may no longer sign in
+    password_hash: str  # argon2id, in PHC format
     at: datetime  # UTC
 
 

@@ -1,82 +1,31 @@
-"""The event log in one DuckDB file: the only room that speaks SQL.
+"""The event log in one DuckDB file; with `schema`, the room that speaks SQL.
 
 Rows are only ever added; what is current is a view. One process has the file open, one writer thread
 commits small groups, readers take a cursor each. A high-water mark beside the file, written after each
 commit, tells a store that has lost its tail from a whole one.
 """
 
-import json
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow
 
 from feedback.compiler import Events
 from feedback.errors import RatchetError, StoreBehind, StoreBusy
-from feedback.records import Event, Knowledge, MultipleChoice, Review, Signal, Turn
+from feedback.records import Event, Knowledge, Review, Signal, Turn
+from feedback.schema import TABLE_OF, TABLES, insert, insert_columns, insert_many, migrate, naive, select
 from feedback.sides import Side
 
 GROUP_LIMIT = 256  # writes that share one commit at most
 
-MIGRATIONS = (
-    (
-        "001 events",
-        """
-        CREATE TABLE turn (
-            id VARCHAR PRIMARY KEY, conversation VARCHAR NOT NULL, person VARCHAR NOT NULL,
-            messages VARCHAR NOT NULL, answer VARCHAR NOT NULL, version VARCHAR NOT NULL, happened TIMESTAMP NOT NULL,
-            source VARCHAR NOT NULL, topic VARCHAR, system_prompt VARCHAR, sampling VARCHAR NOT NULL,
-            latency_s DOUBLE, prompt_tokens INTEGER, completion_tokens INTEGER, finish VARCHAR NOT NULL,
-            red_flag VARCHAR, metadata VARCHAR NOT NULL);
-        CREATE TABLE signal (
-            id VARCHAR PRIMARY KEY, turn VARCHAR NOT NULL, person VARCHAR NOT NULL, role VARCHAR NOT NULL,
-            kind VARCHAR NOT NULL, value VARCHAR NOT NULL, happened TIMESTAMP NOT NULL, source VARCHAR NOT NULL);
-        CREATE TABLE review (
-            id VARCHAR PRIMARY KEY, signal VARCHAR NOT NULL, reviewer VARCHAR NOT NULL,
-            verdict VARCHAR NOT NULL, text VARCHAR, happened TIMESTAMP NOT NULL);
-        CREATE TABLE knowledge (
-            id VARCHAR PRIMARY KEY, question VARCHAR NOT NULL, answer VARCHAR NOT NULL, happened TIMESTAMP NOT NULL,
-            topic VARCHAR, source VARCHAR, url VARCHAR, metadata VARCHAR NOT NULL);
-        CREATE TABLE multiple_choice (
-            id VARCHAR PRIMARY KEY, question VARCHAR NOT NULL, choices VARCHAR NOT NULL,
-            answer_index INTEGER NOT NULL, happened TIMESTAMP NOT NULL, metadata VARCHAR NOT NULL);
-        CREATE TABLE imported (digest VARCHAR PRIMARY KEY, file VARCHAR NOT NULL, happened TIMESTAMP NOT NULL);
-        CREATE TABLE side (
-            item VARCHAR PRIMARY KEY, cluster VARCHAR NOT NULL, side VARCHAR NOT NULL, happened TIMESTAMP NOT NULL);
-        CREATE TABLE event (
-            id VARCHAR PRIMARY KEY, kind VARCHAR NOT NULL, who VARCHAR NOT NULL, payload VARCHAR NOT NULL,
-            happened TIMESTAMP NOT NULL);
-        CREATE VIEW current_signal AS
-            SELECT * FROM signal
-            QUALIFY row_number() OVER (PARTITION BY turn, person, kind ORDER BY id DESC) = 1;
-        CREATE VIEW signal_awaiting_review AS
-            SELECT s.* FROM current_signal s
-            WHERE s.kind = 'correction' AND s.role = 'user'
-              AND NOT EXISTS (SELECT 1 FROM review r WHERE r.signal = s.id);
-        """,
-    ),
-)
-TABLES = ("turn", "signal", "review", "knowledge", "multiple_choice", "imported", "side", "event")
-_TABLE_OF = {
-    Turn: "turn",
-    Signal: "signal",
-    Review: "review",
-    Knowledge: "knowledge",
-    MultipleChoice: "multiple_choice",
-    Event: "event",
-}
-_AS_JSON = {"messages", "sampling", "metadata", "value", "choices", "payload"}
-
-Write = Callable[[duckdb.DuckDBPyConnection], int]  # does its work and says how many rows it added
+Write = Callable[[duckdb.DuckDBPyConnection], int]  # does its work and says by how many rows the store grew
 
 
 class Store:
@@ -100,7 +49,7 @@ class Store:
         """
         connection = _connect(file)
         try:
-            _migrate(connection)
+            migrate(connection)
             store = cls(file, connection)
             store._check_mark()
             store._write_mark()
@@ -133,9 +82,9 @@ class Store:
 
     # writing
 
-    def add(self, *records: Turn | Signal | Review | Knowledge | MultipleChoice | Event) -> None:
-        """Add `records` in one transaction; returns after their commit."""
-        self.write(lambda connection: sum(_insert(connection, record) for record in records))
+    def add(self, *records: Any) -> None:
+        """Add `records` (of feedback.records) in one transaction; returns after their commit."""
+        self.write(lambda connection: sum(insert(connection, record) for record in records))
 
     def add_turn(self, turn: Turn) -> None:
         """Add one answer that was shown."""
@@ -151,15 +100,15 @@ class Store:
         def write(connection: duckdb.DuckDBPyConnection) -> int:
             rows = [record for records in lines.values() for record in records]
             added = sum(
-                _insert_many(connection, table, [r for r in rows if _TABLE_OF[type(r)] == table])
+                insert_many(connection, table, [r for r in rows if TABLE_OF[type(r)] == table])
                 for table in TABLES
             )
             columns = {
                 "digest": list(lines),
                 "file": [file] * len(lines),
-                "happened": [_naive(at)] * len(lines),
+                "happened": [naive(at)] * len(lines),
             }
-            return added + _insert_columns(connection, "imported", columns)
+            return added + insert_columns(connection, "imported", columns)
 
         self.write(write)
 
@@ -169,9 +118,9 @@ class Store:
             "item": list(sides),
             "cluster": [cluster for cluster, _ in sides.values()],
             "side": [side for _, side in sides.values()],
-            "happened": [_naive(at)] * len(sides),
+            "happened": [naive(at)] * len(sides),
         }
-        self.write(lambda connection: _insert_columns(connection, "side", columns, "ON CONFLICT DO NOTHING"))
+        self.write(lambda connection: insert_columns(connection, "side", columns, "ON CONFLICT DO NOTHING"))
 
     def write(self, work: Write) -> None:
         """Run `work` in the writer thread; returns after its commit, raises what it raised."""
@@ -182,6 +131,18 @@ class Store:
                 raise RatchetError("the store is closed; nothing was written")
             self._writes.put((work, done))
         done.result()
+
+    def remove(self, count: int, work: Write) -> None:
+        """Run `work`, which takes away `count` rows at most, in the writer thread; returns after its commit.
+
+        The mark goes down first: a crash in between leaves it too low, never ahead of what is there.
+        """
+
+        def lowered(connection: duckdb.DuckDBPyConnection) -> int:
+            self._write_mark(self._count - count)
+            return work(connection)
+
+        self.write(lowered)
 
     def _write_groups(self) -> None:
         while (first := self._writes.get()) is not None:
@@ -259,15 +220,16 @@ class Store:
                 f"delete {self.mark_file}"
             )
 
-    def _write_mark(self) -> None:
+    def _write_mark(self, count: int | None = None) -> None:
         draft = self.mark_file.with_suffix(".mark.new")
-        draft.write_text(str(self._count))
+        draft.write_text(str(self._count if count is None else max(count, 0)))
         os.replace(draft, self.mark_file)
 
     # reading
 
     @contextmanager
-    def _reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of its own, for the queries of this room; closed at the end."""
         self._same_process()
         cursor = self._connection.cursor()
         try:
@@ -279,69 +241,70 @@ class Store:
         if os.getpid() != self._process:
             raise RatchetError("a store that was opened before a fork cannot be used after it; open it anew")
 
-    def _records(self, kind: type, condition: str = "", arguments: Sequence[Any] = ()) -> list[Any]:
-        with self._reader() as cursor:
-            return _select(cursor, kind, condition, arguments)
+    def records(self, kind: type, condition: str = "", arguments: Sequence[Any] = ()) -> list[Any]:
+        """The records of `kind` that meet `condition` (SQL, from WHERE on), in the order of ids."""
+        with self.reader() as cursor:
+            return select(cursor, kind, condition, arguments)
 
     def turn(self, turn_id: str) -> Turn | None:
         """The answer with this id, or None."""
-        found = self._records(Turn, "WHERE id = ?", [turn_id])
+        found = self.records(Turn, "WHERE id = ?", [turn_id])
         return found[0] if found else None
 
     def turns_of(self, conversation: str) -> list[Turn]:
         """The answers of one conversation, oldest first."""
-        return self._records(Turn, "WHERE conversation = ?", [conversation])
+        return self.records(Turn, "WHERE conversation = ?", [conversation])
 
     def current_signals(self, turn_id: str, user: str) -> dict[str, Signal]:
         """What `user` says of a turn now, by kind."""
-        said = self._records(Signal, "WHERE turn = ? AND person = ?", [turn_id, user])
+        said = self.records(Signal, "WHERE turn = ? AND person = ?", [turn_id, user])
         return {signal.kind: signal for signal in said}  # the last of a kind stands
 
     def awaiting_review(self) -> list[tuple[Signal, Turn]]:
         """Users' corrections that no reviewer has judged, oldest first, each with its turn."""
         condition = "WHERE id IN (SELECT id FROM signal_awaiting_review)"
-        return [(signal, self.turn(signal.turn)) for signal in self._records(Signal, condition)]
+        return [(signal, self.turn(signal.turn)) for signal in self.records(Signal, condition)]
 
     def signal(self, signal_id: str) -> Signal | None:
         """The signal with this id, or None."""
-        found = self._records(Signal, "WHERE id = ?", [signal_id])
+        found = self.records(Signal, "WHERE id = ?", [signal_id])
         return found[0] if found else None
 
     def events(self) -> Events:
         """All that a compilation reads, in the order of ids, as of one moment."""
-        with self._reader() as cursor:
+        with self.reader() as cursor:
             cursor.begin()  # one snapshot: no signal without its turn
             return Events(
-                turns=_select(cursor, Turn),
-                signals=_select(cursor, Signal),
-                reviews=_select(cursor, Review),
-                knowledge=_select(cursor, Knowledge),
+                turns=select(cursor, Turn),
+                signals=select(cursor, Signal),
+                reviews=select(cursor, Review),
+                knowledge=select(cursor, Knowledge),
             )
 
     def sides(self) -> dict[str, tuple[str, Side]]:
         """The recorded sides: {item: (cluster, side)}."""
-        with self._reader() as cursor:
+        with self.reader() as cursor:
             rows = cursor.execute("SELECT item, cluster, side FROM side").fetchall()
         return {item: (cluster, side) for item, cluster, side in rows}
 
     def imported(self) -> tuple[set[str], set[str]]:
         """The digests of every line imported so far, and the ids of every turn."""
-        with self._reader() as cursor:
+        with self.reader() as cursor:
             digests = {row[0] for row in cursor.execute("SELECT digest FROM imported").fetchall()}
             return digests, {row[0] for row in cursor.execute("SELECT id FROM turn").fetchall()}
 
     def log(self, kind: str | None = None) -> list[Event]:
         """What operators and rounds did, oldest first."""
-        return self._records(Event, "WHERE kind = ?", [kind]) if kind else self._records(Event)
+        return self.records(Event, "WHERE kind = ?", [kind]) if kind else self.records(Event)
 
     def counts(self) -> dict[str, int]:
         """How many rows each table holds."""
-        with self._reader() as cursor:
+        with self.reader() as cursor:
             return {t: cursor.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES}
 
     def signals_since(self, signal_id: str) -> int:
         """How many signals and reviews came after the one with this id."""
-        with self._reader() as cursor:
+        with self.reader() as cursor:
             query = "SELECT (SELECT count(*) FROM signal WHERE id > $1) + (SELECT count(*) FROM review WHERE id > $1)"
             return cursor.execute(query, [signal_id]).fetchone()[0]
 
@@ -372,85 +335,3 @@ def _in_words(error: Exception, file: Path) -> Exception:
     if isinstance(error, duckdb.SerializationException | duckdb.FatalException):
         return RatchetError(f"{file} is no whole store: {text}")
     return error
-
-
-def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS migration (name VARCHAR PRIMARY KEY, happened TIMESTAMP NOT NULL)"
-    )
-    done = {row[0] for row in connection.execute("SELECT name FROM migration").fetchall()}
-    if ahead := done - {name for name, _ in MIGRATIONS}:
-        raise RatchetError(
-            f"the store was written by a newer release (it has {sorted(ahead)[0]!r}); update this one"
-        )
-    waiting = [(name, statements) for name, statements in MIGRATIONS if name not in done]
-    for name, statements in waiting:
-        connection.begin()
-        connection.execute(statements)
-        connection.execute("INSERT INTO migration VALUES (?, ?)", [name, _naive(datetime.now(UTC))])
-        connection.commit()
-    if waiting:
-        connection.execute("CHECKPOINT")
-
-
-def _column(name: str) -> str:
-    return {"user": "person", "at": "happened"}.get(name, name)  # both are reserved words in SQL
-
-
-def _naive(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(tzinfo=None)
-
-
-def _row(record: Any) -> dict[str, Any]:
-    row = {_column(name): value for name, value in asdict(record).items()}
-    for name in _AS_JSON & row.keys():
-        row[name] = json.dumps(row[name], ensure_ascii=False, sort_keys=True)
-    return row | {"happened": _naive(record.at)}
-
-
-def _record(kind: type, row: Sequence[Any]) -> Any:
-    values = dict(zip((f.name for f in fields(kind)), row, strict=True))
-    for name in _AS_JSON & values.keys():
-        values[name] = json.loads(values[name])
-    for name in {"messages", "choices"} & values.keys():
-        values[name] = tuple(values[name])
-    return kind(**values | {"at": values["at"].replace(tzinfo=UTC)})
-
-
-def _select(
-    cursor: duckdb.DuckDBPyConnection, kind: type, condition: str = "", arguments: Sequence[Any] = ()
-) -> list[Any]:
-    columns = ", ".join(_column(f.name) for f in fields(kind))
-    query = f"SELECT {columns} FROM {_TABLE_OF[kind]} {condition} ORDER BY id"
-    return [_record(kind, row) for row in cursor.execute(query, arguments).fetchall()]
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, record: Any) -> int:
-    row = _row(record)
-    places = ", ".join("?" * len(row))
-    connection.execute(
-        f"INSERT INTO {_TABLE_OF[type(record)]} ({', '.join(row)}) VALUES ({places})", list(row.values())
-    )
-    return 1
-
-
-def _insert_many(connection: duckdb.DuckDBPyConnection, table: str, records: Iterable[Any]) -> int:
-    rows = [_row(record) for record in records]
-    return (
-        _insert_columns(connection, table, {name: [row[name] for row in rows] for name in rows[0]})
-        if rows
-        else 0
-    )
-
-
-def _insert_columns(
-    connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, list], conflict: str = ""
-) -> int:
-    """Insert whole columns at once; returns how many rows were added."""
-    names = ", ".join(columns)
-    connection.register("incoming", pyarrow.table(dict(columns)))
-    try:
-        query = f"INSERT INTO {table} ({names}) SELECT {names} FROM incoming {conflict}"
-        return connection.execute(query).fetchone()[0]
-    finally:
-        connection.unregister("incoming")

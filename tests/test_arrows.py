@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "training": {"training", "feedback"},
 }
 ONLY_IN = {
-    "duckdb": ("feedback/store.py",),
+    "duckdb": ("feedback/store.py", "feedback/schema.py"),
     "gradio": ("app/",),
     "torch": ("training/", "app/engine.py"),
     "transformers": ("training/", "app/engine.py"),

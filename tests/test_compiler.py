@@ -269,6 +269,17 @@ def test_the_last_review_stands():
     assert dropped(compiled(turn(), said, *reviews)) == {"rejected_by_reviewer": 1}
 
 
+def test_a_correction_that_is_taken_back_trains_nothing():
+    """An empty text takes a correction back, a reviewer's too; a withdrawn verdict lets it wait again."""
+    taken_back = (correction("s1", BETTER, "dr"), correction("s2", "", "dr"))
+    assert dropped(compiled(turn(), *taken_back)) == {"superseded": 1, "withdrawn": 1}
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    verdicts = (Review("r1", "s1", "dr", "approve", None, at), Review("r2", "s1", "dr", "withdraw", None, at))
+    assert dropped(compiled(turn(), correction("s1", BETTER, role="user"), *verdicts)) == {
+        "awaiting_review": 1
+    }
+
+
 def test_a_new_correction_is_not_covered_by_an_old_approval():
     """What a user writes after the review waits again."""
     first, second = correction("s1", BETTER, role="user"), correction("s2", OTHER, role="user")

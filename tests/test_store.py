@@ -14,8 +14,21 @@ import duckdb
 import pytest
 
 from feedback.errors import RatchetError, Refused, StoreBehind, StoreBusy
-from feedback.records import Event, Knowledge, MultipleChoice, Review, Signal, Turn, new_id
-from feedback.store import MIGRATIONS, Store
+from feedback.records import (
+    Account,
+    Draft,
+    Event,
+    Judgement,
+    Knowledge,
+    MultipleChoice,
+    Review,
+    Signal,
+    Title,
+    Turn,
+    new_id,
+)
+from feedback.schema import MIGRATIONS, TABLES
+from feedback.store import Store
 from feedback.text import MAX_CHARACTERS, acceptable
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,8 +89,15 @@ def test_every_record_comes_back_equal(file):
     row = Knowledge("k1", "What?", "That.", AT, "Water", "NIH", "https://example.org", {"n": 1})
     item = MultipleChoice("m1", "Which?", ("a", "b"), 1, AT, {"x": "y"})
     event = Event("e1", "promote", "ann", {"version": "v0001", "reasons": ["won"]}, AT)
+    more = (
+        Judgement("j1", "t1", "dr", "correct", ("s1", "r1"), None, AT),
+        Judgement("j2", "t1", "dr", "undo", (), "j1", AT),
+        Draft("d1", "t1", "dr", "Half an ans", AT),
+        Title("n1", "c1", "ann", "Water", AT),
+        Account("a1", "dr", "reviewer", "$argon2id$...", AT),
+    )
     with Store.open(file) as store:
-        store.add(full, turn("t2"), rating("s1"), review, row, item, event)
+        store.add(full, turn("t2"), rating("s1"), review, row, item, event, *more)
     with Store.open(file) as store:
         events = store.events()
         assert [*events.turns, *events.signals] == [full, turn("t2"), rating("s1")]
@@ -86,6 +106,8 @@ def test_every_record_comes_back_equal(file):
         assert store.signal("s1") == rating("s1")
         assert (store.turn("none"), store.signal("none")) == (None, None)
         assert store.counts()["multiple_choice"] == 1
+        kinds = (Judgement, Draft, Title, Account)
+        assert [record for kind in kinds for record in store.records(kind)] == [*more]
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS, ids=range(len(HARD_TEXTS)))
@@ -153,6 +175,10 @@ def test_a_correction_waits_until_it_is_reviewed(file):
         store.add(turn(), corrected("s1"), corrected("s2"), corrected("s3", "reviewer", "dr"))
         assert store.awaiting_review() == [(corrected("s2"), turn())]
         store.add(Review("r1", "s2", "dr", "reject", None, AT))
+        assert store.awaiting_review() == []
+        store.add(Review("r2", "s2", "dr", "withdraw", None, AT))
+        assert store.awaiting_review() == [(corrected("s2"), turn())]
+        store.add(Signal("s4", "t1", "ann", "user", "correction", {"text": ""}, AT))  # taken back
         assert store.awaiting_review() == []
 
 
@@ -452,10 +478,10 @@ def test_migrations_run_once(file):
     names = [name for name, _ in MIGRATIONS]
     assert names == sorted(set(names))
     for _ in range(2):
-        with Store.open(file) as store, store._reader() as cursor:
+        with Store.open(file) as store, store.reader() as cursor:
             rows = cursor.execute("SELECT name, happened FROM migration ORDER BY name").fetchall()
             assert [name for name, _ in rows] == names
-    with Store.open(file) as store, store._reader() as cursor:
+    with Store.open(file) as store, store.reader() as cursor:
         assert cursor.execute("SELECT name, happened FROM migration ORDER BY name").fetchall() == rows
 
 
@@ -469,15 +495,46 @@ def test_a_store_of_a_newer_release_is_refused(file):
     one_line(error)
 
 
+def test_a_store_of_an_older_release_is_brought_up_to_date(file, monkeypatch):
+    """What was kept before a new table came is there after it, and waits as it did."""
+    said = Signal("s1", "t1", "ann", "user", "correction", {"text": "Better."}, AT)
+    monkeypatch.setattr("feedback.schema.MIGRATIONS", MIGRATIONS[:1])
+    monkeypatch.setattr(
+        "feedback.store.TABLES", tuple(set(TABLES) - {"judgement", "draft", "title", "account"})
+    )
+    with Store.open(file) as store:
+        store.add(turn(), said)
+    monkeypatch.undo()
+    with Store.open(file) as store:
+        assert store.awaiting_review() == [(said, turn())]
+
+
+def test_what_is_removed_is_not_missed(file):
+    """After a removal, also one that is killed before its end, the store opens: its mark went down first."""
+
+    def remove_one(connection: duckdb.DuckDBPyConnection) -> int:
+        connection.execute("DELETE FROM signal WHERE id = 's1'")
+        marks.append(file.with_suffix(".mark").read_text())
+        return -1
+
+    marks: list[str] = []
+    with Store.open(file) as store:
+        store.add(turn(), rating("s1"), rating("s2"))
+        store.remove(1, remove_one)
+        assert marks == ["2"]
+        assert [s.id for s in store.events().signals] == ["s2"]
+        assert file.with_suffix(".mark").read_text() == "2"
+
+
 def test_a_migration_that_fails_leaves_nothing(file, monkeypatch):
     """A migration is one transaction: it can be tried again."""
     Store.open(file).close()
-    broken = (*MIGRATIONS, ("002 broken", "CREATE TABLE half (a INTEGER); SELECT nonsense"))
-    monkeypatch.setattr("feedback.store.MIGRATIONS", broken)
+    broken = (*MIGRATIONS, ("999 broken", "CREATE TABLE half (a INTEGER); SELECT nonsense"))
+    monkeypatch.setattr("feedback.schema.MIGRATIONS", broken)
     with pytest.raises(duckdb.Error):
         Store.open(file)
     monkeypatch.undo()
-    with Store.open(file) as store, store._reader() as cursor:
+    with Store.open(file) as store, store.reader() as cursor:
         tables = {row[0] for row in cursor.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
         assert "half" not in tables
 

@@ -1,0 +1,189 @@
+"""The tables of the store and how records become rows: with `store`, the room that speaks SQL."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pyarrow
+
+from feedback.errors import RatchetError
+from feedback.records import (
+    Account,
+    Draft,
+    Event,
+    Judgement,
+    Knowledge,
+    MultipleChoice,
+    Review,
+    Signal,
+    Title,
+    Turn,
+)
+
+MIGRATIONS = (
+    (
+        "001 events",
+        """
+        CREATE TABLE turn (
+            id VARCHAR PRIMARY KEY, conversation VARCHAR NOT NULL, person VARCHAR NOT NULL,
+            messages VARCHAR NOT NULL, answer VARCHAR NOT NULL, version VARCHAR NOT NULL, happened TIMESTAMP NOT NULL,
+            source VARCHAR NOT NULL, topic VARCHAR, system_prompt VARCHAR, sampling VARCHAR NOT NULL,
+            latency_s DOUBLE, prompt_tokens INTEGER, completion_tokens INTEGER, finish VARCHAR NOT NULL,
+            red_flag VARCHAR, metadata VARCHAR NOT NULL);
+        CREATE TABLE signal (
+            id VARCHAR PRIMARY KEY, turn VARCHAR NOT NULL, person VARCHAR NOT NULL, role VARCHAR NOT NULL,
+            kind VARCHAR NOT NULL, value VARCHAR NOT NULL, happened TIMESTAMP NOT NULL, source VARCHAR NOT NULL);
+        CREATE TABLE review (
+            id VARCHAR PRIMARY KEY, signal VARCHAR NOT NULL, reviewer VARCHAR NOT NULL,
+            verdict VARCHAR NOT NULL, text VARCHAR, happened TIMESTAMP NOT NULL);
+        CREATE TABLE knowledge (
+            id VARCHAR PRIMARY KEY, question VARCHAR NOT NULL, answer VARCHAR NOT NULL, happened TIMESTAMP NOT NULL,
+            topic VARCHAR, source VARCHAR, url VARCHAR, metadata VARCHAR NOT NULL);
+        CREATE TABLE multiple_choice (
+            id VARCHAR PRIMARY KEY, question VARCHAR NOT NULL, choices VARCHAR NOT NULL,
+            answer_index INTEGER NOT NULL, happened TIMESTAMP NOT NULL, metadata VARCHAR NOT NULL);
+        CREATE TABLE imported (digest VARCHAR PRIMARY KEY, file VARCHAR NOT NULL, happened TIMESTAMP NOT NULL);
+        CREATE TABLE side (
+            item VARCHAR PRIMARY KEY, cluster VARCHAR NOT NULL, side VARCHAR NOT NULL, happened TIMESTAMP NOT NULL);
+        CREATE TABLE event (
+            id VARCHAR PRIMARY KEY, kind VARCHAR NOT NULL, who VARCHAR NOT NULL, payload VARCHAR NOT NULL,
+            happened TIMESTAMP NOT NULL);
+        CREATE VIEW current_signal AS
+            SELECT * FROM signal
+            QUALIFY row_number() OVER (PARTITION BY turn, person, kind ORDER BY id DESC) = 1;
+        CREATE VIEW signal_awaiting_review AS
+            SELECT s.* FROM current_signal s
+            WHERE s.kind = 'correction' AND s.role = 'user'
+              AND NOT EXISTS (SELECT 1 FROM review r WHERE r.signal = s.id);
+        """,
+    ),
+    (
+        "002 judgements, drafts, titles, accounts",
+        """
+        CREATE TABLE judgement (
+            id VARCHAR PRIMARY KEY, turn VARCHAR NOT NULL, reviewer VARCHAR NOT NULL, verdict VARCHAR NOT NULL,
+            given VARCHAR NOT NULL, undoes VARCHAR, happened TIMESTAMP NOT NULL);
+        CREATE TABLE draft (
+            id VARCHAR PRIMARY KEY, turn VARCHAR NOT NULL, reviewer VARCHAR NOT NULL, text VARCHAR NOT NULL,
+            happened TIMESTAMP NOT NULL);
+        CREATE TABLE title (
+            id VARCHAR PRIMARY KEY, conversation VARCHAR NOT NULL, person VARCHAR NOT NULL, title VARCHAR NOT NULL,
+            happened TIMESTAMP NOT NULL);
+        CREATE TABLE account (
+            id VARCHAR PRIMARY KEY, name VARCHAR NOT NULL, role VARCHAR NOT NULL, password_hash VARCHAR NOT NULL,
+            happened TIMESTAMP NOT NULL);
+        CREATE OR REPLACE VIEW signal_awaiting_review AS
+            SELECT s.* FROM current_signal s
+            WHERE s.kind = 'correction' AND s.role = 'user' AND json_extract_string(s.value, '$.text') <> ''
+              AND coalesce((SELECT arg_max(r.verdict, r.id) FROM review r WHERE r.signal = s.id), 'withdraw')
+                  = 'withdraw';
+        CREATE VIEW current_account AS
+            SELECT * FROM account QUALIFY row_number() OVER (PARTITION BY name ORDER BY id DESC) = 1;
+        """,
+    ),
+)
+TABLE_OF = {
+    Turn: "turn",
+    Signal: "signal",
+    Review: "review",
+    Judgement: "judgement",
+    Draft: "draft",
+    Title: "title",
+    Knowledge: "knowledge",
+    MultipleChoice: "multiple_choice",
+    Event: "event",
+    Account: "account",
+}
+TABLES = (*TABLE_OF.values(), "imported", "side")
+_AS_JSON = {"messages", "sampling", "metadata", "value", "choices", "payload", "given"}
+_TUPLES = {"messages", "choices", "given"}
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Bring an open store to this release's tables, each step in a transaction of its own."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migration (name VARCHAR PRIMARY KEY, happened TIMESTAMP NOT NULL)"
+    )
+    done = {row[0] for row in connection.execute("SELECT name FROM migration").fetchall()}
+    if ahead := done - {name for name, _ in MIGRATIONS}:
+        raise RatchetError(
+            f"the store was written by a newer release (it has {sorted(ahead)[0]!r}); update this one"
+        )
+    waiting = [(name, statements) for name, statements in MIGRATIONS if name not in done]
+    for name, statements in waiting:
+        connection.begin()
+        connection.execute(statements)
+        connection.execute("INSERT INTO migration VALUES (?, ?)", [name, naive(datetime.now(UTC))])
+        connection.commit()
+    if waiting:
+        connection.execute("CHECKPOINT")
+
+
+def _column(name: str) -> str:
+    return {"user": "person", "at": "happened"}.get(name, name)  # both are reserved words in SQL
+
+
+def naive(at: datetime) -> datetime:
+    """`at` in UTC, as the store keeps it."""
+    return at.astimezone(UTC).replace(tzinfo=None)
+
+
+def _row(record: Any) -> dict[str, Any]:
+    row = {_column(name): value for name, value in asdict(record).items()}
+    for name in _AS_JSON & row.keys():
+        row[name] = json.dumps(row[name], ensure_ascii=False, sort_keys=True)
+    return row | {"happened": naive(record.at)}
+
+
+def _record(kind: type, row: Sequence[Any]) -> Any:
+    values = dict(zip((f.name for f in fields(kind)), row, strict=True))
+    for name in _AS_JSON & values.keys():
+        values[name] = json.loads(values[name])
+    for name in _TUPLES & values.keys():
+        values[name] = tuple(values[name])
+    return kind(**values | {"at": values["at"].replace(tzinfo=UTC)})
+
+
+def select(
+    cursor: duckdb.DuckDBPyConnection, kind: type, condition: str = "", arguments: Sequence[Any] = ()
+) -> list[Any]:
+    """The records of `kind` that meet `condition` (SQL, from WHERE on), in the order of ids."""
+    columns = ", ".join(_column(f.name) for f in fields(kind))
+    query = f"SELECT {columns} FROM {TABLE_OF[kind]} {condition} ORDER BY id"
+    return [_record(kind, row) for row in cursor.execute(query, arguments).fetchall()]
+
+
+def insert(connection: duckdb.DuckDBPyConnection, record: Any) -> int:
+    """Insert one record; returns 1."""
+    row = _row(record)
+    places = ", ".join("?" * len(row))
+    connection.execute(
+        f"INSERT INTO {TABLE_OF[type(record)]} ({', '.join(row)}) VALUES ({places})", list(row.values())
+    )
+    return 1
+
+
+def insert_many(connection: duckdb.DuckDBPyConnection, table: str, records: Iterable[Any]) -> int:
+    """Insert records of one table at once; returns how many."""
+    rows = [_row(record) for record in records]
+    return (
+        insert_columns(connection, table, {name: [row[name] for row in rows] for name in rows[0]})
+        if rows
+        else 0
+    )
+
+
+def insert_columns(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, list], conflict: str = ""
+) -> int:
+    """Insert whole columns at once; returns how many rows were added."""
+    names = ", ".join(columns)
+    connection.register("incoming", pyarrow.table(dict(columns)))
+    try:
+        query = f"INSERT INTO {table} ({names}) SELECT {names} FROM incoming {conflict}"
+        return connection.execute(query).fetchone()[0]
+    finally:
+        connection.unregister("incoming")
