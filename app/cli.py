@@ -1,4 +1,4 @@
-"""The command line: reads what was asked, hands it to the desk or to a round, and prints the answer.
+"""The command line: reads what was asked, hands it to an operation or to a round, and prints the answer.
 
 Nothing heavy is imported before a command needs it, so `ratchet --help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""How a command reaches the desk: through the running server, or by opening the store for one step."""
+"""How a command reaches the store: through the running server, or by opening the store for one step."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ class _NotListening(RatchetError):
 
 
 def open_door(settings: Settings, objective: Objective) -> Ask:
-    """A function that carries out operations of the desk, wherever the store is open at that moment."""
+    """A function that carries out operations, wherever the store is open at that moment."""
 
     def ask(operation: str, **arguments: Any) -> Any:
         deadline = time.monotonic() + PATIENCE_S
@@ -44,11 +44,11 @@ def open_door(settings: Settings, objective: Objective) -> Ask:
 
 
 def _ask_here(settings: Settings, objective: Objective, operation: str, arguments: dict[str, Any]) -> Any:
-    from app.desk import Desk, operate
+    from app.operations import Operations, operate
     from feedback.store import Store
 
     with Store.open(settings.store_file) as store:
-        return operate(Desk(settings, objective, store), operation, arguments)
+        return operate(Operations(settings, objective, store), operation, arguments)
 
 
 def _ask_server(server: dict[str, Any], operation: str, arguments: dict[str, Any]) -> Any:

@@ -26,10 +26,11 @@ def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) 
     """Serve on host:port until stopped. RatchetError when the home or the port is taken."""
     os.environ |= ENVIRONMENT  # before the imports below
     from app.conversations import Conversations
-    from app.desk import Desk
     from app.engine import Engine
+    from app.operations import Operations
     from app.web.api import operations_router
-    from app.web.server import build_app, run_app
+    from app.web.chat import STYLES, chat_page
+    from app.web.server import Mount, build_app, run_app
     from training.base_model import base_model_folder
 
     objective = load_domain(settings)
@@ -39,17 +40,17 @@ def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) 
         log(f"loading {objective.base_model}")
         engine = Engine(base)
         try:
-            desk = Desk(settings, objective, store)
-            champion = desk.champion()
+            operations = Operations(settings, objective, store)
+            champion = operations.champion()
             if champion != BASE:
                 engine.load(champion, adapter_of(settings.home, champion))
             conversations = Conversations(store, engine, objective, champion)
-            desk.serving = Live(engine, conversations)
+            operations.serving = Live(engine, conversations)
             url = f"http://{host}:{port}"
             token = write_server_file(settings.server_file, url)
-            app = build_app(
-                conversations, objective, _secret(settings.home), operations_router(desk, token), host
-            )
+            chat = Mount("/", lambda: chat_page(conversations, objective), (STYLES,))
+            router = operations_router(operations, token)
+            app = build_app([chat], [router], _secret(settings.home), host, [conversations.sweep])
             log(f"{champion} serves at {url} (Ctrl-C stops it)")
             signal.signal(
                 signal.SIGTERM, signal.default_int_handler

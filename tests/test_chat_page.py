@@ -15,7 +15,6 @@ import httpx
 import pytest
 import torch
 import uvicorn
-from fastapi import APIRouter
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app.conversations import Conversations
@@ -45,7 +44,8 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if not os.access(CHROMIUM, os.X_OK):
         pytest.skip("NO CHROMIUM was found: the chat page is not tested; apt-get install chromium")
-    from app.web.server import build_app  # after the environment is set
+    from app.web.chat import STYLES, chat_page  # after the environment is set
+    from app.web.server import Mount, build_app
 
     home = tmp_path_factory.mktemp("home")
     objective = Objective(
@@ -72,7 +72,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     engine = Engine(tiny_model(home / "model"))
     with Store.open(home / "store.duckdb") as store:
         chats = Conversations(store, engine, objective, "base")
-        app = build_app(chats, objective, "a secret of 32 characters or more", APIRouter(), "127.0.0.1")
+        mount = Mount("/", lambda: chat_page(chats, objective), (STYLES,))
+        app = build_app([mount], [], "a secret of 32 characters or more", "127.0.0.1")
         listener = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.conversations import Conversations
-from app.desk import Desk, operate
 from app.engine import Engine
+from app.operations import Operations, operate
 from app.rounds import run_round
 from app.serve import Live
 from app.settings import Settings, read_settings
@@ -145,7 +145,7 @@ def test_twice_around_the_circle(settings: Settings):
     engine = Engine(Path(objective.base_model))
     with Store.open(settings.store_file) as store:
         conversations = Conversations(store, engine, objective, BASE)
-        desk = Desk(settings, objective, store, Live(engine, conversations))
+        desk = Operations(settings, objective, store, Live(engine, conversations))
 
         def ask(operation: str, **arguments):
             return operate(desk, operation, json.loads(json.dumps(arguments)))

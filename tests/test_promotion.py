@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.desk import Desk
 from app.door import open_door, read_server_file, write_server_file
+from app.operations import Operations
 from app.run_folder import RunFolder, only_round
 from app.settings import Settings
 from eval.objective import load_objective
@@ -56,15 +56,15 @@ def test_a_rollback_undoes_the_last_promotion_and_so_on_to_the_base(settings: Se
     first, second = (finished_run(settings.home, n, w) for n, w in (("r0001", b"1"), ("r0002", b"2")))
     with Store.open(settings.store_file) as store:
         serving = FakeServing()
-        desk = Desk(settings, load_objective(settings.objective), store, serving)
-        desk.promote(first, "oz", "first")
-        desk.promote(second, "oz", "second")
+        operations = Operations(settings, load_objective(settings.objective), store, serving)
+        operations.promote(first, "oz", "first")
+        operations.promote(second, "oz", "second")
         projected = json.loads((settings.home / "promoted.json").read_text())
         assert (projected["version"], projected["who"], projected["why"]) == (second, "oz", "second")
-        assert desk.rollback("oz", "worse") == {"champion": first, "withdrawn": second}
-        assert desk.rollback("oz", "worse") == {"champion": "base", "withdrawn": first}
+        assert operations.rollback("oz", "worse") == {"champion": first, "withdrawn": second}
+        assert operations.rollback("oz", "worse") == {"champion": "base", "withdrawn": first}
         with pytest.raises(RatchetError, match="nothing to go back to"):
-            desk.rollback("oz", "worse")
+            operations.rollback("oz", "worse")
         assert serving.heard[:4] == [
             ("load", first),
             ("move", first, None),
@@ -81,10 +81,10 @@ def test_an_adapter_that_was_touched_is_not_promoted(settings: Settings):
     adapter = adapter_of(settings.home, version)
     (adapter / "adapter_model.safetensors").write_bytes(b"other")
     with Store.open(settings.store_file) as store:
-        desk = Desk(settings, load_objective(settings.objective), store)
+        operations = Operations(settings, load_objective(settings.objective), store)
         with pytest.raises(RatchetError, match="is not what the run wrote"):
-            desk.promote(version, None, "try")
-        assert desk.champion() == "base"
+            operations.promote(version, None, "try")
+        assert operations.champion() == "base"
         assert store.log() == []
 
 
@@ -92,10 +92,12 @@ def test_a_version_that_does_not_load_moves_nothing(settings: Settings):
     """The server tries it first; when it fails the old champion goes on."""
     version = finished_run(settings.home, "r0001", b"1")
     with Store.open(settings.store_file) as store:
-        desk = Desk(settings, load_objective(settings.objective), store, FakeServing(refuses=version))
+        operations = Operations(
+            settings, load_objective(settings.objective), store, FakeServing(refuses=version)
+        )
         with pytest.raises(RatchetError, match="does not answer"):
-            desk.promote(version, None, "try")
-        assert (desk.champion(), store.log()) == ("base", [])
+            operations.promote(version, None, "try")
+        assert (operations.champion(), store.log()) == ("base", [])
 
 
 def test_unfinished_runs_are_no_versions(settings: Settings):

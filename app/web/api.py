@@ -1,4 +1,4 @@
-"""The operations of the desk over HTTP, for the commands of the person who owns this home."""
+"""The operations of the operations over HTTP, for the commands of the person who owns this home."""
 
 import secrets
 from typing import Annotated, Any
@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header
 from fastapi.responses import JSONResponse
 
-from app.desk import OPERATIONS, Desk, operate
+from app.operations import OPERATIONS, Operations, operate
 from feedback.errors import RatchetError
 
 
-def operations_router(desk: Desk, token: str) -> APIRouter:
+def operations_router(operations: Operations, token: str) -> APIRouter:
     """POST /api/OPERATION with the token of the server file and the arguments as a JSON object."""
     router = APIRouter(prefix="/api")
 
@@ -27,7 +27,7 @@ def operations_router(desk: Desk, token: str) -> APIRouter:
                 {"error": f"there is no operation {operation!r}", "kind": "RatchetError"}, 404
             )
         try:
-            return JSONResponse(operate(desk, operation, arguments))
+            return JSONResponse(operate(operations, operation, arguments))
         except RatchetError as error:
             return JSONResponse({"error": str(error), "kind": type(error).__name__}, 409)
 

@@ -1,9 +1,11 @@
-"""The web server: who is asking, what a browser may do with the page, and the chat at `/`."""
+"""The web server around the pages: who is asking, and what a browser may do with a page."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import gradio as gr
 import uvicorn
@@ -11,14 +13,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.conversations import Conversations
-from app.web.chat import STYLES, chat_page, theme
-from eval.objective import Objective
+from app.web.theme import theme
 from feedback.records import new_id
 
-SWEEP_EVERY = 60  # seconds
+CHORES_EVERY = 60  # seconds
 A_YEAR = 365 * 24 * 3600  # seconds
 EVERY_ADDRESS = ("0.0.0.0", "::")
 UPLOAD_LIMIT = "1kb"  # the pages take no files
@@ -36,14 +37,30 @@ HEADERS = {
 }
 
 
+@dataclass(frozen=True)
+class Mount:
+    """A page and where it stands. `enter` names whoever may come in, or gives None; without it everybody may."""
+
+    path: str
+    page: Callable[[], gr.Blocks]
+    styles: tuple[Path, ...] = ()
+    head: str = ""  # HTML for the page's head: its scripts
+    enter: Callable[[Request], str | None] | None = None
+
+
 def build_app(
-    conversations: Conversations, objective: Objective, secret: str, router: APIRouter, host: str
+    mounts: Sequence[Mount],
+    routers: Sequence[APIRouter],
+    secret: str,
+    host: str,
+    chores: Sequence[Callable[[], object]] = (),
 ) -> FastAPI:
-    """The whole site: `router`'s paths, then the chat. `secret` signs the cookie that says who is asking.
+    """The whole site: the paths of `routers`, then the pages. `secret` signs the cookie that says who is asking.
 
     Only requests that name `host` (or this machine) are answered, unless it stands for every address.
+    Each of `chores` is done once a minute.
     """
-    app = FastAPI(lifespan=_sweeping(conversations), openapi_url=None)
+    app = FastAPI(lifespan=_doing(chores), openapi_url=None)
     allowed = ["*"] if host in EVERY_ADDRESS else [host, "localhost", "127.0.0.1"]
     app.add_middleware(Visitors)
     app.add_middleware(
@@ -51,26 +68,31 @@ def build_app(
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
     app.add_middleware(SafeHeaders)
-    app.include_router(router)
+    for router in routers:
+        app.include_router(router)
     # Outside of an event loop Gradio opens new ones for its locks, and never closes them.
-    return asyncio.run(_with_chat(app, conversations, objective))
+    return asyncio.run(_with_pages(app, mounts))
 
 
-async def _with_chat(app: FastAPI, conversations: Conversations, objective: Objective) -> FastAPI:
-    return gr.mount_gradio_app(
-        app,
-        chat_page(conversations, objective),
-        path="/",
-        theme=theme(),
-        css_paths=[STYLES],
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        show_error=False,
-        max_file_size=UPLOAD_LIMIT,
-        app_kwargs={"openapi_url": None},
-    )
+async def _with_pages(app: FastAPI, mounts: Sequence[Mount]) -> FastAPI:
+    for mount in sorted(mounts, key=lambda mount: -len(mount.path)):  # the chat at "/" would take them all
+        gr.mount_gradio_app(
+            app,
+            mount.page(),
+            path=mount.path,
+            auth_dependency=mount.enter,
+            theme=theme(),
+            css_paths=[*mount.styles],
+            head=mount.head,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            show_error=False,
+            max_file_size=UPLOAD_LIMIT,
+            app_kwargs={"openapi_url": None},
+        )
+    return app
 
 
 def run_app(app: FastAPI, host: str, port: int) -> None:
@@ -109,17 +131,18 @@ class SafeHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-def _sweeping(conversations: Conversations):
-    """A lifespan in which idle conversations are forgotten, and versions nobody is on unloaded."""
+def _doing(chores: Sequence[Callable[[], object]]):
+    """A lifespan in which each chore is done every minute."""
 
-    async def sweep() -> None:
+    async def work() -> None:
         while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            await asyncio.to_thread(conversations.sweep)
+            await asyncio.sleep(CHORES_EVERY)
+            for chore in chores:
+                await asyncio.to_thread(chore)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(sweep())
+        task = asyncio.create_task(work())
         yield
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -54,7 +54,7 @@ class Serving(Protocol):
         """Let `version` answer from now on, and `withdrawn` nothing more."""
 
 
-class Desk:
+class Operations:
     """The operations on one open store; `serving` is there while the store's process also serves."""
 
     def __init__(
@@ -343,11 +343,11 @@ class Desk:
         }
 
 
-def operate(desk: Desk, operation: str, arguments: Mapping[str, Any]) -> Any:
+def operate(operations: Operations, operation: str, arguments: Mapping[str, Any]) -> Any:
     """Carry out one of OPERATIONS."""
     if operation not in OPERATIONS:
         raise RatchetError(f"there is no operation {operation!r}; is the server of another release?")
-    return getattr(desk, operation)(**arguments)
+    return getattr(operations, operation)(**arguments)
 
 
 def _token_counter(base: Path) -> Callable[[str], int]:
@@ -366,4 +366,4 @@ def _me() -> str:
 
 
 def _no_log(line: str) -> None:
-    """Progress of an import is shown by the command, not by the desk."""
+    """Progress of an import is shown by the command, not by the operations."""
