@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from getpass import getpass
 from typing import Any
 
 from app.settings import Settings, read_settings
@@ -62,7 +63,7 @@ def _ask(settings: Settings, operation: str, **arguments: Any) -> Any:
 def _serve(settings: Settings, options: argparse.Namespace) -> None:
     from app.serve import serve
 
-    serve(settings, options.host, options.port, _log)
+    serve(settings, options.host, options.port, take_password(), _log)
 
 
 def _prepare(settings: Settings, _: argparse.Namespace) -> Document:
@@ -107,7 +108,7 @@ def _round(settings: Settings, options: argparse.Namespace) -> Document:
 
     objective = load_domain(settings)
     ask = open_door(settings, objective)
-    return run_round(settings, objective, ask, not options.no_promote, options.max_steps, _log)
+    return run_round(settings, objective, ask, not options.no_promote, options.max_steps, _log, options.who)
 
 
 def _rounds(settings: Settings, options: argparse.Namespace) -> Document:
@@ -150,6 +151,30 @@ def _promote(settings: Settings, options: argparse.Namespace) -> Document:
 
 def _rollback(settings: Settings, options: argparse.Namespace) -> Document:
     return _ask(settings, "rollback", who=options.who, why=options.why)
+
+
+def _account(settings: Settings, options: argparse.Namespace) -> Document:
+    if options.name is None and options.role is None:
+        return _ask(settings, "accounts")
+    if options.name is None or options.role is None:
+        raise UsageError("say both the NAME and the --role; `ratchet account` lists the accounts")
+    password = None if options.role == "closed" else take_password() or _asked_password()
+    return _ask(settings, "set_account", name=options.name, role=options.role, password=password)
+
+
+def take_password() -> str | None:
+    """RATCHET_PASSWORD, which is taken out of the environment: no child process sees it."""
+    return os.environ.pop("RATCHET_PASSWORD", None)
+
+
+def _asked_password() -> str:
+    """A password from the terminal, unseen and twice, or the first line of what is piped in."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass("Password: ")
+    if password != getpass("The same again: "):
+        raise RatchetError("the two passwords differ; nothing was changed")
+    return password
 
 
 # what people read
@@ -240,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     def say_who(added: argparse.ArgumentParser, why: bool = True) -> None:
-        added.add_argument("--who", metavar="NAME", help="who decides it, for the log (default: your login)")
+        added.add_argument("--who", metavar="NAME", help="who does it, for the log (default: your login)")
         if why:
             added.add_argument("--why", metavar="TEXT", default="by hand", help="why, for the log")
 
@@ -280,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--max-steps", type=_positive, metavar="N", help="at most N training steps a stage, for a trial"
     )
+    say_who(added, why=False)
 
     added = command("rounds", _rounds, "past rounds, or one in full", show=_show_rounds)
     added.add_argument("round", nargs="?", metavar="ID", help="such as r0001")
@@ -297,6 +323,17 @@ def _parser() -> argparse.ArgumentParser:
     say_who(added)
 
     say_who(command("rollback", _rollback, "let the version serve that served before"))
+
+    added = command(
+        "account", _account, "list who may review or operate, or make, change or close an account"
+    )
+    added.add_argument("name", nargs="?", metavar="NAME", help="whose; without it the accounts are listed")
+    added.add_argument(
+        "--role",
+        choices=("reviewer", "operator", "closed"),
+        help="reviewer: the desk; operator: the rounds page too; closed: neither. The password is asked for, "
+        "or read from RATCHET_PASSWORD or standard input",
+    )
     return parser
 
 

@@ -8,36 +8,27 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
+from app.transcript import Conversation, Exchange, Progress, Stream, messages_of, standing
 from app.web.display import safe_markdown
 from eval.objective import Objective, RedFlag, Sampling
 from feedback.errors import RatchetError, Refused
-from feedback.records import Kind, Message, Signal, Turn, new_id
+from feedback.history import Heading, everything_of, forget, headings_of, ratings_in
+from feedback.records import Kind, Message, Signal, Title, Turn, new_id
 from feedback.store import Store
 from feedback.text import acceptable
 
 MAX_CONVERSATIONS = 2000
 MAX_TURNS = 200  # of one conversation
+MAX_TITLE = 80  # characters
 FORGET_AFTER = timedelta(hours=12)  # idle
 RULES = "rules"  # the version that answers a red flag
 ALTERNATIVE_TEMPERATURE = 0.7  # a greedy second answer would be the first again
 
 Choice = Literal[0, 1, "tie"]
-
-
-class Stream(Protocol):
-    """An answer on its way: iterate for its pieces, close to cancel; see app.engine.Stream."""
-
-    finish: str | None
-    completion_tokens: int
-
-    @property
-    def prompt_tokens(self) -> int: ...
-    def __iter__(self) -> Iterator[str]: ...
-    def close(self) -> None: ...
 
 
 class Engine(Protocol):
@@ -47,55 +38,6 @@ class Engine(Protocol):
     def versions(self) -> frozenset[str]: ...
     def stream(self, messages: Sequence[Message], version: str, sampling: Sampling) -> Stream: ...
     def unload(self, version: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One answer and what belongs to it."""
-
-    turn: Turn
-    kept: bool  # stored, with the person's consent; only then can anything be said about it
-    alternative: str | None = None  # a second answer to the same question, when the person asked for one
-
-    @property
-    def question(self) -> str:
-        return self.turn.messages[-1]["content"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an answer is; the last of a series has its `exchange`, or none if nothing came of it."""
-
-    text: str
-    version: str
-    moved: bool = False  # another version than before answers in this conversation
-    done: bool = False
-    exchange: Exchange | None = None
-
-
-@dataclass
-class Conversation:
-    """One person's chat. `lock` guards its lists; `answering` is held while an answer is written."""
-
-    id: str
-    person: str
-    active: datetime  # UTC
-    version: str | None = None  # whoever answered last; None before the first answer
-    exchanges: list[Exchange] = field(default_factory=list)
-    stream: Stream | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    answering: threading.Lock = field(default_factory=threading.Lock)
-
-    def messages(self) -> list[Message]:
-        """The transcript, without system prompt."""
-        return [
-            message
-            for exchange in self.exchanges
-            for message in (
-                {"role": "user", "content": exchange.question},
-                {"role": "assistant", "content": exchange.turn.answer},
-            )
-        ]
 
 
 def utc_now() -> datetime:
@@ -112,12 +54,15 @@ class Conversations:
         objective: Objective,
         champion: str,
         now: Callable[[], datetime] = utc_now,
+        limit: Callable[[str, str], None] = lambda kind, person: None,
     ):
+        """`limit` raises Refused when a person asks ("question") or says ("rating") too much at once."""
         self._store = store
         self._engine = engine
         self._objective = objective
         self._champion = champion
         self._now = now
+        self._limit = limit
         self._retired: set[str] = set()  # champions of before: unloaded when nobody is on them any more
         self._withdrawn: set[str] = set()
         self._open: dict[str, Conversation] = {}
@@ -176,23 +121,29 @@ class Conversations:
         with own.lock:
             return list(own.exchanges)
 
-    def ask(self, conversation: str, person: str, question: str, consent: bool) -> Iterator[Progress]:
+    def ask(
+        self, conversation: str, person: str, question: str, consent: bool, instead_of: str | None = None
+    ) -> Iterator[Progress]:
         """Answer `question`, piece by piece; the last Progress has the finished exchange.
 
-        It is stored only with `consent`, and only if all that it builds on was. Closing the iterator stores
-        what was answered so far as cancelled. Refused while another answer is being written.
+        With `instead_of` (a turn of this conversation) it takes the place of that turn's question, and what
+        followed it is left behind. It is stored only with `consent`, and only if all that it builds on was.
+        Closing the iterator stores what was answered so far as cancelled. Refused while another answer is
+        being written.
         """
         own = self._own(conversation, person)
         acceptable(question, "question")
+        self._limit("question", person)
         with self._answering(own):
-            if len(own.exchanges) >= MAX_TURNS:
+            before = self._before(own, instead_of)
+            if len(before) >= MAX_TURNS:
                 raise Refused(f"this chat has {MAX_TURNS} answers; start a new one")
-            kept = bool(consent) and all(exchange.kept for exchange in own.exchanges)
-            messages = (*own.messages(), {"role": "user", "content": question})
+            kept = bool(consent) and all(exchange.kept for exchange in before)
+            messages = (*messages_of(before), {"role": "user", "content": question})
             if flag := self._objective.first_red_flag(question):
-                yield self._warn(own, messages, flag, kept)
+                yield self._warn(own, before, messages, flag, kept)
             else:
-                yield from self._answer(own, messages, kept)
+                yield from self._answer(own, before, messages, kept)
 
     def stop(self, conversation: str, person: str) -> None:
         """End the answer that is being written, if there is one; what there is of it is kept."""
@@ -200,7 +151,22 @@ class Conversations:
         if stream is not None:
             stream.close()
 
-    def _warn(self, own: Conversation, messages: tuple[Message, ...], flag: RedFlag, kept: bool) -> Progress:
+    def _before(self, own: Conversation, turn: str | None) -> list[Exchange]:
+        """The exchanges that a question builds on which is asked instead of `turn`'s, or after all of them."""
+        with own.lock:
+            ids = [exchange.turn.id for exchange in own.exchanges]
+            if turn is not None and turn not in ids:
+                raise Refused("this question was not asked in this chat; load the page again")
+            return own.exchanges[: len(ids) if turn is None else ids.index(turn)]
+
+    def _warn(
+        self,
+        own: Conversation,
+        before: list[Exchange],
+        messages: tuple[Message, ...],
+        flag: RedFlag,
+        kept: bool,
+    ) -> Progress:
         """A red flag: the rule's own words, and no model is asked."""
         at = self._now()
         turn = Turn(
@@ -215,58 +181,101 @@ class Conversations:
             finish="red_flag",
             red_flag=flag.name,
         )
-        return Progress(flag.message, RULES, done=True, exchange=self._keep(own, turn, kept))
+        return Progress(flag.message, RULES, done=True, exchange=self._keep(own, before, turn, kept))
 
-    def _answer(self, own: Conversation, messages: tuple[Message, ...], kept: bool) -> Iterator[Progress]:
-        at, started = self._now(), time.monotonic()
+    def _answer(
+        self, own: Conversation, before: list[Exchange], messages: tuple[Message, ...], kept: bool
+    ) -> Iterator[Progress]:
         version = own.version if self._pinned(own) else self.champion
         moved = own.version not in (None, version)
+        writing = self._begin(own, messages, version, self._objective.sampling)
         own.version = version
-        sampling = self._objective.sampling
-        text = ""
-        stream = self._start(own, messages, version, sampling)
         try:
-            yield Progress(text, version, moved)
-            for piece in stream:
-                text += piece
+            yield Progress("", version, moved)
+            for text in writing:
                 yield Progress(text, version, moved)
         finally:
-            stream.close()  # no effect on an answer that is complete
             own.stream = None
-            turn = Turn(
+            turn = writing.end()
+            exchange = self._keep(own, before, turn, kept) if turn.answer.strip() else None
+        yield Progress(turn.answer, version, moved, done=True, exchange=exchange)
+
+    def _begin(
+        self, own: Conversation, messages: tuple[Message, ...], version: str, sampling: Sampling
+    ) -> "_Writing":
+        at = self._now()
+        system = self._objective.system_prompt
+        own.stream = self._engine.stream(
+            [{"role": "system", "content": system}, *messages], version, sampling
+        )
+        return _Writing(
+            own.stream,
+            Turn(
                 id=new_id(at),
                 conversation=own.id,
                 user=own.person,
                 messages=messages,
-                answer=text,
+                answer="",
                 version=version,
                 at=at,
-                system_prompt=self._objective.system_prompt,
+                system_prompt=system,
                 sampling=sampling.model_dump(),
-                latency_s=round(time.monotonic() - started, 3),
-                prompt_tokens=stream.prompt_tokens,
-                completion_tokens=stream.completion_tokens,
-                finish=stream.finish,
-            )
-            exchange = self._keep(own, turn, kept) if text.strip() else None
-        yield Progress(text, version, moved, done=True, exchange=exchange)
+            ),
+        )
 
-    def _start(
-        self, own: Conversation, messages: Sequence[Message], version: str, sampling: Sampling
-    ) -> Stream:
-        system = {"role": "system", "content": self._objective.system_prompt}
-        own.stream = self._engine.stream([system, *messages], version, sampling)
-        return own.stream
-
-    def _keep(self, own: Conversation, turn: Turn, kept: bool) -> Exchange:
-        """Add an answer to the transcript, and to the store if it may be kept."""
+    def _keep(self, own: Conversation, before: list[Exchange], turn: Turn, kept: bool) -> Exchange:
+        """Put an answer after those before it, and into the store if it may be kept."""
         exchange = Exchange(turn, kept)
         if kept:
             self._store.add_turn(turn)
         with own.lock:
             own.active = self._now()
-            own.exchanges.append(exchange)
+            own.exchanges = [*before, exchange]
         return exchange
+
+    # a person's own conversations
+
+    def headings(self, person: str) -> list[Heading]:
+        """The conversations of `person`, the last used first; those that are not kept, too."""
+        kept = headings_of(self._store, person)
+        with self._lock:
+            others = [c for c in self._open.values() if c.person == person and c.exchanges]
+        passing = [
+            Heading(c.id, c.exchanges[0].question, c.active, kept=False)
+            for c in others
+            if not any(exchange.kept for exchange in c.exchanges)
+        ]
+        return sorted([*kept, *passing], key=lambda heading: heading.active, reverse=True)
+
+    def rename(self, conversation: str, person: str, title: str) -> None:
+        """Give a kept conversation a name of the person's own."""
+        own = self._own(conversation, person)
+        line = " ".join(acceptable(title, "name").split())
+        if len(line) > MAX_TITLE:
+            raise Refused(f"a name has at most {MAX_TITLE} characters; this one has {len(line)}")
+        with own.lock:
+            if not any(exchange.kept for exchange in own.exchanges):
+                raise Refused("this chat is not kept, so it cannot have a name")
+            at = self._now()
+            self._store.add(Title(new_id(at), own.id, person, line, at))
+
+    def delete(self, conversation: str, person: str) -> None:
+        """Take a conversation away, with all that was said about it; Refused while an answer is written."""
+        own = self._own(conversation, person)
+        with self._answering(own), own.lock:
+            forget(self._store, person, [own.id], self._now())
+            own.exchanges = []
+            with self._lock:
+                self._open.pop(own.id, None)
+
+    def delete_all(self, person: str) -> None:
+        """Take away every conversation of `person`; Refused while an answer is written in one of them."""
+        for heading in self.headings(person):
+            self.delete(heading.conversation, person)
+
+    def everything(self, person: str) -> list[dict[str, Any]]:
+        """All that is kept of the person's conversations, as plain JSON."""
+        return everything_of(self._store, person)
 
     # what is said about an answer
 
@@ -274,6 +283,11 @@ class Conversations:
         """What the person says of an answer now: {kind: value}."""
         self._given(conversation, person, turn)
         return {kind: signal.value for kind, signal in self._store.current_signals(turn, person).items()}
+
+    def ratings(self, conversation: str, person: str) -> dict[str, int]:
+        """The person's thumbs in a conversation: {turn id: 1, -1 or 0}."""
+        self._own(conversation, person)
+        return ratings_in(self._store, conversation, person)
 
     def turn_at(self, conversation: str, person: str, index: int, text: str) -> str:
         """The id of the answer that the page shows as message `index` with `text`; Refused if it does not."""
@@ -298,8 +312,9 @@ class Conversations:
         self._say(conversation, person, turn, "rating", value, unsaid={"rating": 0, "reasons": []})
 
     def comment(self, conversation: str, person: str, turn: str, text: str) -> None:
-        """A remark in the person's own words."""
-        self._say(conversation, person, turn, "comment", {"text": acceptable(text, "comment")})
+        """A remark in the person's own words; an empty one takes it back."""
+        text = acceptable(text, "comment") if text.strip() else ""
+        self._say(conversation, person, turn, "comment", {"text": text}, unsaid={"text": ""})
 
     def correct(self, conversation: str, person: str, turn: str, text: str) -> None:
         """A better answer, by the person."""
@@ -308,40 +323,65 @@ class Conversations:
             raise Refused("the better answer is the same as the one given; change it first")
         self._say(conversation, person, turn, "correction", {"text": text})
 
+    def take_correction_back(self, conversation: str, person: str, turn: str) -> None:
+        """The person's better answer is no longer theirs."""
+        self._say(conversation, person, turn, "correction", {"text": ""}, unsaid={"text": ""})
+
     def alternative(self, conversation: str, person: str, turn: str) -> Iterator[Progress]:
-        """A second answer to the same question by the same version, piece by piece; only one is written."""
+        """A second answer to the same question by the same version, piece by piece; one waits at a time."""
         own = self._own(conversation, person)
         first = self._answered_by_model(conversation, person, turn)
         if first.alternative is not None:
-            yield Progress(first.alternative, first.turn.version, done=True, exchange=first)
+            yield Progress(first.alternative.answer, first.turn.version, done=True, exchange=first)
             return
         if first.turn.version in self._withdrawn or first.turn.version not in self._engine.versions:
             raise Refused(f"version {first.turn.version} no longer serves; ask the question anew")
+        self._limit("question", person)
         sampling = self._objective.sampling
         if sampling.temperature == 0:
             sampling = sampling.model_copy(update={"temperature": ALTERNATIVE_TEMPERATURE})
-        text = ""
         with self._answering(own):
-            stream = self._start(own, first.turn.messages, first.turn.version, sampling)
+            writing = self._begin(own, first.turn.messages, first.turn.version, sampling)
             try:
-                for piece in stream:
-                    text += piece
+                for text in writing:
                     yield Progress(text, first.turn.version)
             finally:
-                stream.close()
                 own.stream = None
-            whole = stream.finish in ("stop", "length") and text.strip() != first.turn.answer.strip()
-            second = self._with_alternative(own, turn, text) if whole and text.strip() else None
-        yield Progress(text, first.turn.version, done=True, exchange=second)
+                second = replace(writing.end(), metadata={"alternative_to": turn})
+            new = second.answer.strip() not in ("", first.turn.answer.strip())
+            found = (
+                self._replace(own, turn, alternative=second)
+                if new and second.finish in ("stop", "length")
+                else None
+            )
+        yield Progress(second.answer, first.turn.version, done=True, exchange=found)
 
-    def choose(self, conversation: str, person: str, turn: str, choice: Choice) -> None:
-        """Which of the two answers is better: 0 the first given, 1 the alternative, or "tie"."""
-        second = self._given(conversation, person, turn).alternative
+    def choose(
+        self, conversation: str, person: str, turn: str, choice: Choice, both: str | None = None
+    ) -> Exchange:
+        """Which of the two answers is better: 0 the first given, 1 the alternative, or "tie".
+
+        Of a tie `both` may say "good" or "bad". The last answer gives way to a better one; returned is
+        the exchange that stands.
+        """
+        own = self._own(conversation, person)
+        first = self._given(conversation, person, turn)
+        second = first.alternative
         if second is None:
             raise Refused("there is no second answer to choose from; ask for one first")
         if choice != "tie" and (type(choice) is not int or choice not in (0, 1)):
             raise Refused(f'a choice is 0, 1 or "tie", not {choice!r}')
-        self._say(conversation, person, turn, "choice", {"alternatives": [second], "choice": choice})
+        if both is not None and (choice != "tie" or both not in ("good", "bad")):
+            raise Refused(f'of a tie both are "good" or "bad", not {both!r}')
+        value = {"alternatives": [second.answer], "choice": choice} | ({"both": both} if both else {})
+        self._say(conversation, person, turn, "choice", value)
+        last = self.exchanges(conversation, person)[-1].turn.id == turn
+        if choice != 1 or not last:  # what was answered since builds on the first one
+            return self._replace(own, turn, alternative=None)
+        at = self._now()
+        chosen = replace(second, id=new_id(at), at=at)
+        self._store.add_turn(chosen)
+        return self._replace(own, turn, turn=chosen, alternative=None)
 
     def _say(
         self,
@@ -354,8 +394,9 @@ class Conversations:
     ) -> None:
         """Store a signal, unless the person says just that already (`unsaid` is what nothing said means)."""
         own = self._own(conversation, person)
-        self._given(conversation, person, turn)
+        self._limit("rating", person)
         with own.lock:
+            self._given(conversation, person, turn)
             before = self._store.current_signals(turn, person).get(kind)
             if value == (before.value if before else unsaid):
                 return
@@ -368,9 +409,26 @@ class Conversations:
     def _own(self, conversation: str, person: str) -> Conversation:
         with self._lock:
             found = self._open.get(conversation)
+        found = found or self._restore(conversation, person)
         if found is None or found.person != person:
             raise Refused("this chat has ended or is not yours; start a new one")
         return found
+
+    def _restore(self, conversation: str, person: str) -> Conversation | None:
+        """A kept conversation, as it was before the server was started anew or it lay idle."""
+        turns = [t for t in self._store.turns_of(conversation) if (t.user, t.source) == (person, "chat")]
+        if not turns:
+            return None
+        answered = [turn.version for turn in turns if turn.version != RULES]
+        restored = Conversation(
+            conversation,
+            person,
+            turns[-1].at,
+            answered[-1] if answered else None,
+            [Exchange(turn, kept=True) for turn in standing(turns)],
+        )
+        with self._lock:
+            return self._open.setdefault(conversation, restored)
 
     def _given(self, conversation: str, person: str, turn: str) -> Exchange:
         """The exchange `turn` of the person's conversation, if anything may be said about it."""
@@ -387,10 +445,11 @@ class Conversations:
             raise Refused("a fixed safety notice answered, not the model; send a comment instead")
         return found
 
-    def _with_alternative(self, own: Conversation, turn: str, text: str) -> Exchange:
+    def _replace(self, own: Conversation, turn: str, /, **changes: Any) -> Exchange:
+        """The exchange of `turn` with `changes`, in its place."""
         with own.lock:
             place = next(i for i, exchange in enumerate(own.exchanges) if exchange.turn.id == turn)
-            own.exchanges[place] = replace(own.exchanges[place], alternative=text)
+            own.exchanges[place] = replace(own.exchanges[place], **changes)
             own.active = self._now()
             return own.exchanges[place]
 
@@ -411,3 +470,27 @@ class Conversations:
             idle = self._now() - conversation.active
             if (idle > FORGET_AFTER or place < surplus) and not conversation.answering.locked():
                 del self._open[conversation.id]
+
+
+class _Writing:
+    """An answer that is being written: iterate for the text so far, then `end` it."""
+
+    def __init__(self, stream: Stream, draft: Turn):
+        self._stream, self._draft, self._text, self._began = stream, draft, "", time.monotonic()
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._stream:
+            self._text += piece
+            yield self._text
+
+    def end(self) -> Turn:
+        """Stop it where it is not complete; the answer as far as it came."""
+        self._stream.close()
+        return replace(
+            self._draft,
+            answer=self._text,
+            latency_s=round(time.monotonic() - self._began, 3),
+            prompt_tokens=self._stream.prompt_tokens,
+            completion_tokens=self._stream.completion_tokens,
+            finish=self._stream.finish,
+        )

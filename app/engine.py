@@ -1,23 +1,25 @@
-"""The model at work: one worker thread owns it, and everybody else queues.
+"""The model at work: one worker thread owns it; questions join those that are being answered.
 
-Adapters may not be switched under a running `generate` (outputs are mixed up silently), so all that touches
-the model happens in one thread: a batch of questions to one version, then the next. Loading and unloading
-stand in the same queue, which is why streams in flight finish on their version.
+Adapters may not be switched under a running forward pass (outputs are mixed up silently), so all that touches
+the model happens in one thread, in short slices: each version in use has its turn, then loading and unloading
+theirs. A version that is unloaded keeps its turns until its last stream has ended.
 """
 
+import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
+from app.decoding import Decoder
 from eval.objective import Sampling
 from feedback.errors import RatchetError, Refused
 from feedback.records import Message
@@ -26,7 +28,7 @@ from training.rendering import render
 
 BASE = "base"  # the version without an adapter
 SMOKE_PROMPT = ({"role": "user", "content": "How much water does an adult need in a day?"},)
-SMOKE_TOKENS = 4
+SLICE = 0.25  # seconds for one version while others wait for their turn
 
 log = logging.getLogger(__name__)
 
@@ -38,20 +40,23 @@ class Stream:
     """
 
     def __init__(
-        self, prompt: Sequence[int], version: str, sampling: Sampling, decode: Callable[[list[int]], str]
+        self,
+        prompt: Sequence[int],
+        version: str,
+        sampling: Sampling,
+        stops: Set[int],
+        decode: Callable[[list[int]], str],
     ):
         self.version = version
         self.sampling = sampling
-        self.prompt = prompt
-        self.finish: str | None = None
+        self.prompt_tokens = len(prompt)
         self.completion_tokens = 0  # without the stop token
+        self.tokens = list(prompt)  # and the answer so far
+        self.finish: str | None = None
+        self._stops = stops
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._text = _Detokeniser(decode)
         self._ending = threading.Lock()
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.prompt)
 
     def __iter__(self) -> Iterator[str]:
         while (piece := self._pieces.get()) is not None:
@@ -63,9 +68,17 @@ class Stream:
 
     def accept(self, token: int) -> None:
         """Take the next token from the worker."""
+        if self.finish is not None:
+            return
+        self.tokens.append(token)
+        if token in self._stops:
+            self.end("stop")
+            return
         self.completion_tokens += 1
         if piece := self._text.add(token):
             self._pieces.put(piece)
+        if self.completion_tokens == self.sampling.max_new_tokens:
+            self.end("length")
 
     def end(self, finish: str) -> None:
         """Say how it ended; the first word stands."""
@@ -73,6 +86,17 @@ class Stream:
             if self.finish is None:
                 self.finish = finish
                 self._pieces.put(None)
+
+
+@dataclass
+class _Served:
+    """A version in memory."""
+
+    version: str
+    adapter: str  # its name in the model; BASE for none
+    decoder: Decoder
+    open: bool = True  # False once it was unloaded: no new questions
+    has_turn: bool = False  # is in the worker's queue, or in its hands
 
 
 class Engine:
@@ -83,23 +107,28 @@ class Engine:
         self._model = load_model(folder)
         stops = self._model.generation_config.eos_token_id or self._tokenizer.eos_token_id
         self._stops = set(stops) if isinstance(stops, list) else {stops}
-        # The folder's own sampling settings would mix with the objective's.
-        self._model.generation_config = GenerationConfig()
         self._context = self._model.config.max_position_embeddings
         self._max_batch = max_batch
         self._adapters: PeftModel | None = None
-        self._versions = {BASE}
-        self._waiting: list[Stream] = []
-        self._lock = threading.Lock()  # of the two above
+        self._active: str | None = None  # the adapter, or BASE, that the layers apply; None where unknown
+        self._names = itertools.count(1)
+        self._served = [_Served(BASE, BASE, self._decoder())]
+        self._lock = threading.Lock()  # of the list above and of `_closing`
         self._tokenizing = threading.Lock()  # a fast tokenizer does not bear two threads
-        self._closing = threading.Event()
+        self._closing = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
     @property
     def versions(self) -> frozenset[str]:
         """What can be asked now."""
         with self._lock:
-            return frozenset(self._versions)
+            return frozenset(served.version for served in self._served if served.open)
+
+    @property
+    def waiting(self) -> int:
+        """How many questions still wait for their first word."""
+        with self._lock:
+            return sum(served.decoder.waiting for served in self._served)
 
     def stream(self, messages: Sequence[Message], version: str, sampling: Sampling) -> Stream:
         """The answer of `version` to `messages` (system prompt first), as a Stream.
@@ -109,13 +138,13 @@ class Engine:
         """
         with self._tokenizing:
             prompt = self._fitting_prompt(messages, self._context - sampling.max_new_tokens)
-        stream = Stream(prompt, version, sampling, self._decode)
+        stream = Stream(prompt, version, sampling, self._stops, self._decode)
         with self._lock:
-            if version not in self._versions:
+            served = self._find(version)
+            if served is None:
                 raise RatchetError(f"version {version} is not loaded; ask again for the one that serves now")
-            self._waiting.append(stream)
-            # One job per question: after as many jobs as questions, each was the oldest once.
-            self._submit(self._answer_oldest)
+            self._give_turn(served)
+            served.decoder.ask(stream)
         return stream
 
     def load(self, version: str, folder: Path) -> None:
@@ -123,26 +152,42 @@ class Engine:
 
         RatchetError when it is damaged, does not fit the base or answers with NaN; nothing has changed then.
         """
-        self._submit(self._load, version, folder).result()
+        with self._lock:
+            job = self._submit(self._load, version, folder)
+        job.result()
 
     def unload(self, version: str) -> None:
-        """Take no more questions for `version`; it is forgotten when those in the queue are answered."""
+        """Take no more questions for `version`; it is forgotten when those it was asked are answered."""
         with self._lock:
-            if version == BASE or version not in self._versions:
-                loaded = ", ".join(sorted(self._versions))
+            served = self._find(version)
+            if served is None or version == BASE:
+                loaded = ", ".join(sorted(served.version for served in self._served if served.open))
                 raise RatchetError(f"version {version} cannot be unloaded; loaded are {loaded}")
-            self._versions.remove(version)
-            self._submit(self._drop, version)
+            self._give_turn(served)
+            served.open = False
 
     def close(self) -> None:
         """Cancel what runs and waits, and end the worker."""
-        self._closing.set()
+        with self._lock:
+            self._closing = True
         self._worker.shutdown(wait=True, cancel_futures=True)
-        for stream in self._waiting:
-            stream.close()
+        for served in self._served:
+            for stream in served.decoder.unfinished:
+                stream.close()
+
+    # with the lock held
+
+    def _find(self, version: str) -> _Served | None:
+        return next((served for served in self._served if served.open and served.version == version), None)
+
+    def _give_turn(self, served: _Served) -> None:
+        """Let the worker come by; it does so again by itself while there is something to answer."""
+        if not served.has_turn:
+            self._submit(self._serve, served)
+            served.has_turn = True
 
     def _submit(self, work: Callable, *arguments: object) -> Future:
-        if self._closing.is_set():
+        if self._closing:
             raise RatchetError("the engine is closed; start the server again")
         job = self._worker.submit(work, *arguments)
         job.add_done_callback(_log_failure)
@@ -168,152 +213,99 @@ class Engine:
 
     # in the worker thread
 
-    def _answer_oldest(self) -> None:
-        """Answer the question that waits longest, together with its like."""
-        with self._lock:
-            self._waiting = [stream for stream in self._waiting if stream.finish is None]
-            if not self._waiting:
-                return
-            oldest = self._waiting[0]
-            alike = [s for s in self._waiting if (s.version, s.sampling) == (oldest.version, oldest.sampling)]
-            batch = alike[: self._max_batch]
-            self._waiting = [stream for stream in self._waiting if stream not in batch]
+    def _serve(self, served: _Served) -> None:
+        """A slice of time for one version."""
         try:
-            self._generate(batch)
+            self._activate(served.adapter)
+            until = time.monotonic() + SLICE
+            while served.decoder.busy and not self._closing:
+                served.decoder.step()
+                if time.monotonic() > until:
+                    break
+        except Exception:
+            for stream in served.decoder.give_up():
+                stream.end("error")
+            raise  # to the log
         finally:
-            for stream in batch:
-                stream.end("error")  # no effect on those that have ended well
+            self._pass_on(served)
 
-    def _generate(self, batch: Sequence[Stream]) -> None:
-        sampling = batch[0].sampling
-        choice = {"do_sample": False}
-        if sampling.temperature > 0:
-            choice = {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": 0,
-            }
-        settings = GenerationConfig(
-            **choice,
-            max_new_tokens=sampling.max_new_tokens,
-            repetition_penalty=sampling.repetition_penalty,
-            eos_token_id=sorted(self._stops),
-            pad_token_id=self._tokenizer.pad_token_id,
-        )
-        relay = _Relay(batch, self._stops, self._closing)
-        with self._answering_as(batch[0].version):
-            self._model.generate(
-                **self._padded([stream.prompt for stream in batch]),
-                generation_config=settings,
-                stopping_criteria=StoppingCriteriaList([relay]),
-            )
+    def _pass_on(self, served: _Served) -> None:
+        """Queue for the next turn, or forget a version that nobody may ask any more."""
+        with self._lock:
+            served.has_turn = False
+            if self._closing:
+                return
+            if served.decoder.busy:
+                self._give_turn(served)
+            elif not served.open:
+                self._served.remove(served)
+                self._detach(served.adapter)
 
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """`prompts` as left-padded tensors (rows, longest prompt).
-
-        Each row is padded with a token of its own, masked: a pad token would count as said and be penalised
-        as a repetition, so that an answer would depend on its neighbours' lengths.
-        """
-        longest = max(map(len, prompts))
-        gaps = [longest - len(prompt) for prompt in prompts]
-        rows = [[prompt[0]] * gap + list(prompt) for prompt, gap in zip(prompts, gaps, strict=True)]
-        mask = [[0] * gap + [1] * (longest - gap) for gap in gaps]
-        device = self._model.device
-        return {
-            "input_ids": torch.tensor(rows, device=device),
-            "attention_mask": torch.tensor(mask, device=device),
-        }
-
-    def _answering_as(self, version: str) -> AbstractContextManager:
-        if version != BASE:
-            self._adapters.set_adapter(version, inference_mode=True)
-            return nullcontext()
-        return self._adapters.disable_adapter() if self._adapters else nullcontext()
+    def _activate(self, adapter: str) -> None:
+        """Make the model answer with `adapter`, or without one for BASE."""
+        if self._adapters is None or self._active == adapter:
+            return
+        if adapter == BASE:
+            self._adapters.base_model.disable_adapter_layers()
+        else:
+            self._adapters.base_model.enable_adapter_layers()
+            self._adapters.set_adapter(adapter, inference_mode=True)
+        self._active = adapter
 
     def _load(self, version: str, folder: Path) -> None:
         if version in self.versions:
             raise RatchetError(f"version {version} is loaded already; a version's name is used once")
+        # The same version may still have streams from before it was unloaded.
+        adapter = f"adapter{next(self._names)}"
         try:
-            self._attach(version, folder)
-            self._smoke_test(version)
+            self._attach(adapter, folder)
+            self._smoke_test(adapter)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            self._drop(version)
+            self._detach(adapter)
             raise RatchetError(
                 f"the adapter in {folder} cannot serve: {str(error).splitlines()[0]}; train it again"
             ) from error
         with self._lock:
-            self._versions.add(version)
+            self._served.append(_Served(version, adapter, self._decoder()))
 
-    def _attach(self, version: str, folder: Path) -> None:
+    def _attach(self, adapter: str, folder: Path) -> None:
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{name} is missing")
+        self._active = None
         if self._adapters is None:
             config = PeftConfig.from_pretrained(str(folder))
             config.inference_mode = True
-            self._adapters = PeftModel(self._model, config, adapter_name=version)
+            self._adapters = PeftModel(self._model, config, adapter_name=adapter)
         device = str(self._model.device)
-        loaded = self._adapters.load_adapter(str(folder), adapter_name=version, torch_device=device)
+        loaded = self._adapters.load_adapter(str(folder), adapter_name=adapter, torch_device=device)
         if odd := [*loaded.missing_keys, *loaded.unexpected_keys]:
             raise ValueError(f"it does not match the base model at {odd[0]} and {len(odd) - 1} more weights")
 
-    @torch.no_grad()
-    def _smoke_test(self, version: str) -> None:
+    @torch.inference_mode()
+    def _smoke_test(self, adapter: str) -> None:
         with self._tokenizing:
             prompt = self._tokens(SMOKE_PROMPT)
-        with self._answering_as(version):
-            answer = self._model.generate(
-                **self._padded([prompt]),
-                generation_config=GenerationConfig(
-                    do_sample=False,
-                    max_new_tokens=SMOKE_TOKENS,
-                    return_dict_in_generate=True,
-                    output_logits=True,
-                    eos_token_id=sorted(self._stops),
-                    pad_token_id=self._tokenizer.pad_token_id,
-                ),
-            )
-        if not all(torch.isfinite(logits).all() for logits in answer.logits):
+        self._activate(adapter)
+        logits = self._model(input_ids=torch.tensor([prompt], device=self._model.device)).logits
+        if not torch.isfinite(logits).all():
             raise ValueError("it answers with numbers that are not finite")
 
-    def _drop(self, version: str) -> None:
+    def _detach(self, adapter: str) -> None:
         """Forget an adapter, also one attached halfway; the last one leaves the plain base behind."""
-        if self._adapters is None or version not in self._adapters.peft_config:
+        if self._adapters is None or adapter not in self._adapters.peft_config:
             return
-        others = [name for name in self._adapters.peft_config if name != version]
+        self._active = None
+        others = [name for name in self._adapters.peft_config if name != adapter]
         if others:
             self._adapters.set_adapter(others[0], inference_mode=True)  # the active one is not to be deleted
-            self._adapters.delete_adapter(version)
+            self._adapters.delete_adapter(adapter)
         else:
             self._adapters.unload()
             self._adapters = None
 
-
-class _Relay(StoppingCriteria):
-    """Hands each row's tokens to its stream and says which rows are done; it never raises into `generate`."""
-
-    def __init__(self, batch: Sequence[Stream], stops: set[int], closing: threading.Event):
-        self._batch = batch
-        self._stops = stops
-        self._closing = closing
-
-    def __call__(self, input_ids: torch.LongTensor, scores: object, **_: object) -> torch.BoolTensor:
-        for stream, token in zip(self._batch, input_ids[:, -1].tolist(), strict=True):
-            self._pass_on(stream, token)
-        return torch.tensor([stream.finish is not None for stream in self._batch], device=input_ids.device)
-
-    def _pass_on(self, stream: Stream, token: int) -> None:
-        if stream.finish is not None:
-            return
-        if self._closing.is_set():
-            stream.close()
-        elif token in self._stops:
-            stream.end("stop")
-        else:
-            stream.accept(token)
-            if stream.completion_tokens == stream.sampling.max_new_tokens:
-                stream.end("length")
+    def _decoder(self) -> Decoder:
+        return Decoder(self._model, self._max_batch)
 
 
 class _Detokeniser:

@@ -18,8 +18,7 @@ from eval.objective import Objective
 from eval.suites import Suite
 from feedback.errors import RatchetError
 from training.registry import adapter_of
-
-NICENESS = 10  # the chat comes first
+from training.threads import NICENESS
 
 
 class Reporter:

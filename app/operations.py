@@ -5,16 +5,16 @@ A command runs an operation in its own process, or, while a server has the store
 """
 
 import dataclasses
-import getpass
 import json
-import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from app.accounts import Accounts
 from app.run_folder import RunFolder
-from app.settings import Settings
+from app.settings import Settings, login
 from eval.objective import Objective
 from eval.suites import Suite, build_suites, golden_items, read_lines
 from feedback.budget import select
@@ -22,7 +22,7 @@ from feedback.compiler import Compilation, Events, compile_events
 from feedback.dataset import freeze, open_dataset
 from feedback.errors import RatchetError
 from feedback.importers import read_import
-from feedback.records import OWN, Event, Example, Knowledge, Review, Turn, new_id
+from feedback.records import OWN, Event, Example, Knowledge, Review, StaffRole, Turn, new_id
 from feedback.store import Store
 from feedback.text import acceptable
 from training.recipe import Recipe
@@ -41,7 +41,11 @@ OPERATIONS = (
     "suites",
     "promote",
     "rollback",
+    "note",
+    "accounts",
+    "set_account",
 )
+LEVERS = ("round_asked", "round_cancelled", "schedule_paused", "schedule_resumed")
 
 
 class Serving(Protocol):
@@ -108,7 +112,7 @@ class Operations:
             acceptable(text, "corrected text")
         approved = (text or found.value["text"]) if verdict == "approve" else None
         now = datetime.now(UTC)
-        self.store.add(Review(new_id(now), signal, who or _me(), verdict, approved, now))
+        self.store.add(Review(new_id(now), signal, who or login(), verdict, approved, now))
         return {"signal": signal, "verdict": verdict, "text": approved}
 
     # compiling
@@ -221,7 +225,7 @@ class Operations:
                 return known
         if len(suite.items) >= suite.wanted:
             now = datetime.now(UTC)
-            self.store.add(Event(new_id(now), "suite", _me(), suite.to_json(), now))
+            self.store.add(Event(new_id(now), "suite", login(), suite.to_json(), now))
         return suite
 
     def _correction_items(
@@ -260,7 +264,7 @@ class Operations:
         """Record what a round decided; the same round is recorded once."""
         if not any(event.payload["round"] == run for event in self.store.log("round")):
             now = datetime.now(UTC)
-            self.store.add(Event(new_id(now), "round", _me(), document, now))
+            self.store.add(Event(new_id(now), "round", login(), document, now))
         return document
 
     def rounds(self, run: str | None) -> dict[str, Any]:
@@ -287,7 +291,12 @@ class Operations:
 
     def champion(self) -> str:
         """The version that serves."""
-        return pointer_history(self._pointer_log())[-1]
+        return self.served()[-1]
+
+    def served(self) -> list[str]:
+        """The versions that a rollback would go through, from the base to the champion."""
+        moves = [*self.store.log("promote"), *self.store.log("rollback")]
+        return pointer_history(sorted(moves, key=lambda event: event.id))
 
     def promote(self, version: str, who: str | None, why: str) -> dict[str, Any]:
         """Let `version` serve: its adapter is checked, a running server loads it, then the pointer moves."""
@@ -299,7 +308,7 @@ class Operations:
 
     def rollback(self, who: str | None, why: str) -> dict[str, Any]:
         """Let the version serve that served before."""
-        history = pointer_history(self._pointer_log())
+        history = self.served()
         if len(history) < 2:
             raise RatchetError(
                 "there is nothing to go back to: the base model serves and nothing was promoted"
@@ -318,14 +327,24 @@ class Operations:
         if self.serving:
             self.serving.load(version, adapter)
         now = datetime.now(UTC)
-        event = Event(new_id(now), kind, who or _me(), payload, now)
+        event = Event(new_id(now), kind, who or login(), payload, now)
         self.store.add(event)
         project(self.settings.home, event, version)
         if self.serving:
             self.serving.move(version, withdrawn)
 
-    def _pointer_log(self) -> list[Event]:
-        return [event for event in self.store.log() if event.kind in ("promote", "rollback")]
+    def levers_used(self) -> list[Event]:
+        """What people and the schedule did to the circle, oldest first."""
+        kinds = ("promote", "rollback", *LEVERS)
+        return sorted((e for kind in kinds for e in self.store.log(kind)), key=lambda event: event.id)
+
+    def note(self, kind: str, who: str | None, why: str) -> dict[str, Any]:
+        """Record that a person or the schedule used one of LEVERS."""
+        if kind not in LEVERS:
+            raise RatchetError(f"{kind!r} is no lever; there are: {', '.join(LEVERS)}")
+        now = datetime.now(UTC)
+        self.store.add(Event(new_id(now), kind, who or login(), {"why": why}, now))
+        return {"noted": kind}
 
     # what is going on
 
@@ -336,11 +355,33 @@ class Operations:
         keys = ("round", "decision", "version", "promoted")
         return {
             "champion": self.champion(),
-            "signals_waiting": self.store.signals_since(last["last_signal"] if last else ""),
+            "signals_waiting": self.signals_waiting(),
             "corrections_awaiting_review": len(self.store.awaiting_review()),
             "last_round": {key: last[key] for key in keys} if last else None,
             "running": RunFolder.running(self.settings.home),
         }
+
+    def signals_waiting(self) -> int:
+        """How many signals and reviews came since the last finished round."""
+        finished = self.store.log("round")
+        return self.store.signals_since(finished[-1].payload["last_signal"] if finished else "")
+
+    # who may enter the desk and the rounds page
+
+    @cached_property
+    def staff(self) -> Accounts:
+        """The accounts; the sign-in of a running server asks the same ones."""
+        return Accounts(self.store)
+
+    def accounts(self) -> dict[str, Any]:
+        """Everybody who has an account."""
+        everybody = self.staff.everybody()
+        return {"accounts": [{"name": a.name, "role": a.role, "since": a.at.isoformat()} for a in everybody]}
+
+    def set_account(self, name: str, role: StaffRole, password: str | None) -> dict[str, Any]:
+        """Make an account or change it; whoever is signed in with it has to sign in again."""
+        account = self.staff.put(name, role, password)
+        return {"name": account.name, "role": account.role}
 
 
 def operate(operations: Operations, operation: str, arguments: Mapping[str, Any]) -> Any:
@@ -355,14 +396,6 @@ def _token_counter(base: Path) -> Callable[[str], int]:
 
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _me() -> str:
-    """Who runs this, for the log."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def _no_log(line: str) -> None:

@@ -14,14 +14,19 @@ from typing import Any
 
 from app.door import Ask
 from app.run_folder import RunFolder, only_round
-from app.settings import Settings
+from app.settings import Settings, login
 from eval.exam import Evaluation
 from eval.gate import Decision, decide
 from eval.objective import Objective
 from eval.suites import Suite
 from feedback.errors import RatchetError
+from training.threads import BESIDE_OTHERS
 
 Log = Callable[[str], None]
+
+
+class Terminated(KeyboardInterrupt):
+    """Somebody sent SIGTERM; a plain KeyboardInterrupt is Ctrl-C."""
 
 
 def run_round(
@@ -31,10 +36,13 @@ def run_round(
     promote: bool = True,
     max_steps: int | None = None,
     log: Log = print,
+    who: str | None = None,
 ) -> dict[str, Any]:
     """One whole round, or the rest of one; returns its document (the contract of `ratchet round --json`)."""
-    with only_round(settings.home):
+    who = who or login()
+    with only_round(settings.home, who), _cancellable(ask, who):
         run = freeze(settings, ask, max_steps, log)
+        run.attempt(who, promote)
         train(settings, run, log)
         evaluate(settings, run, log)
         decision = judge(objective, run)
@@ -89,7 +97,12 @@ def move_pointer(ask: Ask, run: RunFolder, decision: Decision) -> bool:
         return True  # the round was cut short after it had promoted
     if champion != plan["champion"]:
         return False
-    ask("promote", version=version, who=None, why=f"round {run.name}: {decision.reasons[0]}")
+    ask(
+        "promote",
+        version=version,
+        who=run.attempts()[-1]["who"],
+        why=f"round {run.name}: {decision.reasons[0]}",
+    )
     return True
 
 
@@ -142,7 +155,8 @@ def _run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log
     (run.path / "failure.json").unlink(missing_ok=True)
     prefix = shlex.split(os.environ.get("RATCHET_LAUNCHER", "")) if module == "training.job" else []
     command = [*prefix, sys.executable, "-m", module, str(run.path)]
-    environment = os.environ | {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
+    environment = BESIDE_OTHERS | os.environ
+    environment |= {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
     environment |= {"RATCHET_OBJECTIVE": str(settings.objective)}
     with (run.path / log_name).open("ab") as output:
         child = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
@@ -155,15 +169,32 @@ def _run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log
 
 
 @contextmanager
-def _stopping(child: subprocess.Popen) -> Iterator[None]:
-    """While inside, SIGTERM and Ctrl-C end the child first, which leaves a checkpoint."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _cancellable(ask: Ask, who: str) -> Iterator[None]:
+    """While inside, SIGTERM ends the round as Ctrl-C does.
+
+    Whoever sends SIGTERM records why; Ctrl-C is recorded here, so that the schedule lets the round rest.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if not isinstance(interrupt, Terminated):
+            ask("note", kind="round_cancelled", who=who, why="Ctrl-C")
         raise RatchetError("cancelled; `ratchet round` goes on from the last checkpoint") from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+@contextmanager
+def _stopping(child: subprocess.Popen) -> Iterator[None]:
+    """Whatever ends the inside ends the child first, which leaves a checkpoint."""
+    try:
+        yield
+    finally:
         if child.poll() is None:
             child.terminate()
             child.wait()

@@ -1,17 +1,20 @@
-"""The folder of one round: what each stage left there, and what is still missing."""
+"""The folder of one round: what each stage left there, what is still missing, and who works on it."""
 
 import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from feedback.errors import RatchetError
+
+PATIENCE_S = 1  # whoever looks whether a round runs holds the lock for a moment
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,16 @@ class RunFolder:
 
     def write(self, name: str, document: Any) -> None:
         """Write the JSON document `name`, whole or not at all."""
-        draft = self.path / f".{name}.new"
-        draft.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-        os.replace(draft, self.path / name)
+        _write(self.path / name, document)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Who began this round, and who went on with it: {"who", "at", "promotes"} each."""
+        return self.read("attempts.json") if self.has("attempts.json") else []
+
+    def attempt(self, who: str, promotes: bool) -> None:
+        """Note that `who` works on this round from now on."""
+        now = datetime.now(UTC).isoformat()
+        self.write("attempts.json", [*self.attempts(), {"who": who, "at": now, "promotes": promotes}])
 
     def progress(self) -> dict[str, Any] | None:
         """The last line of progress.jsonl."""
@@ -76,24 +86,65 @@ class RunFolder:
     @staticmethod
     def running(home: Path) -> dict[str, Any] | None:
         """The round that holds the lock now, with the last thing it reported."""
-        try:
-            with FileLock(home / "round.lock", timeout=0):
-                return None
-        except Timeout:
-            pass
-        plans = sorted((home / "runs").glob("r*/plan.json"))
-        if not plans:
+        if not is_held(home):
+            return None
+        folder = RunFolder.unfinished(home / "runs")
+        if folder is None:
             return {"round": None, "stage": "freeze"}
-        folder = RunFolder(plans[-1].parent)
         return {"round": folder.name, "stage": "freeze"} | (folder.progress() or {})
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the round lock, or held it last: round.json in the home."""
+
+    who: str
+    started_at: datetime  # UTC
+    pid: int | None  # None once it has ended by itself
+
+    @classmethod
+    def read(cls, home: Path) -> "Holder | None":
+        """The last one, None when there was none yet."""
+        try:
+            document = json.loads((home / "round.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        return cls(**document | {"started_at": datetime.fromisoformat(document["started_at"])})
+
+    def write(self, home: Path) -> None:
+        """Take the place of the last one; for whoever holds the lock."""
+        _write(home / "round.json", asdict(self) | {"started_at": self.started_at.isoformat()})
+
+
 @contextmanager
-def only_round(home: Path) -> Iterator[None]:
-    """Hold the round lock; RatchetError when another round runs."""
+def only_round(home: Path, who: str) -> Iterator[None]:
+    """Hold the round lock for `who`; RatchetError when another round runs."""
     home.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(home / "round.lock", timeout=0):
-            yield
+        lock = FileLock(home / "round.lock", timeout=PATIENCE_S).acquire()
     except Timeout:
         raise RatchetError("another round is running; `ratchet status` shows how far it is") from None
+    with lock:
+        holder = Holder(who, datetime.now(UTC), os.getpid())
+        holder.write(home)
+        try:
+            yield
+        finally:
+            replace(holder, pid=None).write(home)
+
+
+def is_held(home: Path) -> bool:
+    """Whether a round runs."""
+    if not home.exists():
+        return False
+    try:
+        with FileLock(home / "round.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _write(file: Path, document: Any) -> None:
+    draft = file.with_name(f".{file.name}.new")
+    draft.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    os.replace(draft, file)

@@ -5,7 +5,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from app.domain import load_domain
@@ -14,52 +14,110 @@ from app.settings import Settings
 from feedback.errors import RatchetError, StoreBusy
 from feedback.store import Store
 from training.registry import BASE, adapter_of
+from training.threads import BESIDE_OTHERS
 
 ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",  # else every click is summed up with pandas, for nobody
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    **BESIDE_OTHERS,
 }
 
 
-def serve(settings: Settings, host: str, port: int, log: Callable[[str], None]) -> None:
-    """Serve on host:port until stopped. RatchetError when the home or the port is taken."""
+def serve(settings: Settings, host: str, port: int, password: str | None, log: Callable[[str], None]) -> None:
+    """Serve on host:port until stopped; `password` makes the first account where there is none.
+
+    RatchetError when the home or the port is taken.
+    """
     os.environ |= ENVIRONMENT  # before the imports below
     from app.conversations import Conversations
     from app.engine import Engine
+    from app.limits import Limits
     from app.operations import Operations
-    from app.web.api import operations_router
-    from app.web.chat import STYLES, chat_page
-    from app.web.server import Mount, build_app, run_app
+    from app.web.server import run_app
     from training.base_model import base_model_folder
 
     objective = load_domain(settings)
     _check_port(host, port)
-    with _open_store(settings) as store:
+    with _open_store(settings) as store, ExitStack() as closing:
         base = base_model_folder(objective.base_model, settings.cache, log)
         log(f"loading {objective.base_model}")
         engine = Engine(base)
-        try:
-            operations = Operations(settings, objective, store)
-            champion = operations.champion()
-            if champion != BASE:
-                engine.load(champion, adapter_of(settings.home, champion))
-            conversations = Conversations(store, engine, objective, champion)
-            operations.serving = Live(engine, conversations)
-            url = f"http://{host}:{port}"
-            token = write_server_file(settings.server_file, url)
-            chat = Mount("/", lambda: chat_page(conversations, objective), (STYLES,))
-            router = operations_router(operations, token)
-            app = build_app([chat], [router], _secret(settings.home), host, [conversations.sweep])
-            log(f"{champion} serves at {url} (Ctrl-C stops it)")
-            signal.signal(
-                signal.SIGTERM, signal.default_int_handler
-            )  # ends as Ctrl-C does: everything is closed
-            with suppress(KeyboardInterrupt):
-                run_app(app, host, port)
-        finally:
-            settings.server_file.unlink(missing_ok=True)
-            engine.close()
+        closing.callback(engine.close)
+        operations = Operations(settings, objective, store)
+        champion = operations.champion()
+        if champion != BASE:
+            engine.load(champion, adapter_of(settings.home, champion))
+        if password and not operations.staff:
+            operations.staff.put_first(password)
+        limits = Limits()
+        conversations = Conversations(store, engine, objective, champion, limit=limits.check)
+        operations.serving = Live(engine, conversations)
+        url = f"http://{host}:{port}"
+        token = write_server_file(settings.server_file, url)
+        closing.callback(settings.server_file.unlink, missing_ok=True)
+        site = Site(settings, objective, operations, conversations, limits)
+        app = site.build(token, host)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: everything is closed
+        site.schedule.start()
+        closing.callback(site.schedule.stop)
+        log(f"{champion} serves at {url} (Ctrl-C stops it)")
+        if link := site.sign_in.link():
+            log(f"no account exists yet; make the first operator's at {url}{link}")
+        with suppress(KeyboardInterrupt):
+            run_app(app, host, port)
+
+
+class Site:
+    """The three doors of one installation and what stands behind each."""
+
+    def __init__(self, settings: Settings, objective, operations, conversations, limits):
+        from app.accounts import Sessions
+        from app.levers import Levers
+        from app.review import ReviewDesk
+        from app.schedule import Schedule
+        from app.web.signin import SignIn
+
+        self.settings, self.objective, self.operations = settings, objective, operations
+        self.conversations, self.limits = conversations, limits
+        self.levers = Levers(settings, operations)
+        self.schedule = Schedule(self.levers, objective.schedule)
+        self.desk = ReviewDesk(operations.store, objective, settings.home)
+        self.sign_in = SignIn(objective.title, operations.staff, Sessions(operations.staff), limits)
+
+    def build(self, token: str, host: str):
+        """The web application; `token` lets commands in."""
+        from app.reports import Reports
+        from app.web import chat, review, rounds
+        from app.web.api import operations_router
+        from app.web.mine import mine_router
+        from app.web.server import Mount, build_app
+
+        objective, home = self.objective, self.settings.home
+        reports = Reports(home, objective.gate)
+        enter = self.sign_in.entrance
+        mounts = [
+            Mount("/", lambda: chat.chat_page(self.conversations, objective), (chat.STYLES,)),
+            Mount(
+                "/review",
+                lambda: review.review_page(self.desk, objective),
+                (review.STYLES,),
+                review.HEAD,
+                enter(("reviewer", "operator")),
+            ),
+            Mount(
+                "/rounds",
+                lambda: rounds.rounds_page(self.levers, self.schedule, reports, objective, self.desk.waiting),
+                (rounds.STYLES,),
+                enter=enter(("operator",)),
+            ),
+        ]
+        routers = [
+            operations_router(self.operations, token),
+            self.sign_in.router(),
+            mine_router(self.conversations),
+        ]
+        return build_app(mounts, routers, _secret(home), host, [self.conversations.sweep])
 
 
 class Live:

@@ -1,5 +1,6 @@
 """Where things are: read once from the command line and the environment, then handed down frozen."""
 
+import getpass
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,3 +33,11 @@ def read_settings(home: str | None = None, objective: str | None = None) -> Sett
         objective=Path(objective or environment.get("RATCHET_OBJECTIVE") or "objectives/medical").absolute(),
         cache=Path(environment.get("RATCHET_CACHE") or caches / "ratchet").absolute(),
     )
+
+
+def login() -> str:
+    """Who runs this process, for the log."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -176,8 +176,8 @@ class _Workshop:
     def _take_note_of_corrections(self) -> None:
         """What a reviewer stands behind counts beyond its turn: what was wrong, and what is held out."""
         for signal in self.events.signals:
-            if signal.kind == "correction" and (text := self._approved_text(signal)[0]):
-                turn = self.turns[signal.turn]
+            turn = self.turns.get(signal.turn)
+            if turn and signal.kind == "correction" and (text := self._approved_text(signal)[0]):
                 if normalised(text) != normalised(turn.answer):
                     self.refuted.add((normalised(turn.asked), normalised(turn.answer)))
                 self.book.answered(turn.id, text)
@@ -226,7 +226,9 @@ class _Workshop:
         grouped: dict[str, list[Signal]] = defaultdict(list)
         for signal in self.events.signals:
             self.signals.entered += 1
-            if signal.id not in standing:
+            if signal.turn not in self.turns:
+                self.signals.dropped["answer_deleted"] += 1
+            elif signal.id not in standing:
                 self.signals.dropped["superseded"] += 1
             else:
                 grouped[signal.turn].append(signal)

@@ -5,6 +5,7 @@ RatchetError          a job that could not be done: exit 1
 ├── StoreBusy         another process has the store open
 ├── StoreBehind       the store has lost its tail
 └── Refused           an event that this session may not send: stored nowhere
+    └── Lost          what it was about is gone by now, or somebody else's
 """
 
 
@@ -26,3 +27,7 @@ class StoreBehind(RatchetError):
 
 class Refused(RatchetError):
     """A forged, stale or unacceptable event; nothing of it was stored."""
+
+
+class Lost(Refused):
+    """What the event was about is gone by now, or somebody else's; there is something else to go on with."""

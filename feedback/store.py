@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Store:
             migrate(connection)
             store = cls(file, connection)
             store._check_mark()
-            store._write_mark()
+            store._write_mark(store._count)
         except (duckdb.Error, OSError) as error:
             connection.close()
             raise _in_words(error, file) from None
@@ -132,18 +132,6 @@ class Store:
             self._writes.put((work, done))
         done.result()
 
-    def remove(self, count: int, work: Write) -> None:
-        """Run `work`, which takes away `count` rows at most, in the writer thread; returns after its commit.
-
-        The mark goes down first: a crash in between leaves it too low, never ahead of what is there.
-        """
-
-        def lowered(connection: duckdb.DuckDBPyConnection) -> int:
-            self._write_mark(self._count - count)
-            return work(connection)
-
-        self.write(lowered)
-
     def _write_groups(self) -> None:
         while (first := self._writes.get()) is not None:
             group, last = [first], False
@@ -171,7 +159,7 @@ class Store:
                 self._commit([member])
             return
         try:
-            self._write_mark()
+            self._write_mark(self._count)
         except OSError as error:
             # What was committed stands and must not be tried again; a mark that lags is never ahead.
             for _, done in group:
@@ -186,6 +174,9 @@ class Store:
         self._connection.begin()
         try:
             added = sum(work(self._connection) for work in works)
+            if added < 0:
+                # Before the commit: a crash in between leaves a mark that is too low, never ahead.
+                self._write_mark(self._count + added)
         except BaseException:
             self._connection.rollback()
             raise
@@ -220,9 +211,9 @@ class Store:
                 f"delete {self.mark_file}"
             )
 
-    def _write_mark(self, count: int | None = None) -> None:
+    def _write_mark(self, count: int) -> None:
         draft = self.mark_file.with_suffix(".mark.new")
-        draft.write_text(str(self._count if count is None else max(count, 0)))
+        draft.write_text(str(count))
         os.replace(draft, self.mark_file)
 
     # reading
@@ -296,6 +287,11 @@ class Store:
     def log(self, kind: str | None = None) -> list[Event]:
         """What operators and rounds did, oldest first."""
         return self.records(Event, "WHERE kind = ?", [kind]) if kind else self.records(Event)
+
+    def made_at(self) -> datetime:
+        """When the store was made."""
+        with self.reader() as cursor:
+            return cursor.execute("SELECT min(happened) FROM migration").fetchone()[0].replace(tzinfo=UTC)
 
     def counts(self) -> dict[str, int]:
         """How many rows each table holds."""

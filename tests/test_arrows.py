@@ -23,8 +23,8 @@ MAY_IMPORT = {
 ONLY_IN = {
     "duckdb": ("feedback/store.py", "feedback/schema.py"),
     "gradio": ("app/",),
-    "torch": ("training/", "app/engine.py"),
-    "transformers": ("training/", "app/engine.py"),
+    "torch": ("training/", "app/engine.py", "app/decoding.py"),
+    "transformers": ("training/", "app/engine.py", "app/decoding.py"),
 }
 
 

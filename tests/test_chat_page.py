@@ -1,5 +1,6 @@
 """The chat page as a person meets it: a real browser, a real server, a tiny random model."""
 
+import base64
 import json
 import os
 import shutil
@@ -22,10 +23,13 @@ from app.engine import Engine
 from eval.objective import Gate, Objective, RedFlag, Sampling, SuitePlan
 from eval.objective import Page as Words
 from feedback.store import Store
+from tests.accessibility import serious
 from tests.adapters import random_adapter
 from tests.tiny import tiny_model
+from tests.visitor import Visitor
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+expect.set_options(timeout=20_000)  # the machine may be busy
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
@@ -45,6 +49,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if not os.access(CHROMIUM, os.X_OK):
         pytest.skip("NO CHROMIUM was found: the chat page is not tested; apt-get install chromium")
     from app.web.chat import STYLES, chat_page  # after the environment is set
+    from app.web.mine import mine_router
     from app.web.server import Mount, build_app
 
     home = tmp_path_factory.mktemp("home")
@@ -73,7 +78,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Store.open(home / "store.duckdb") as store:
         chats = Conversations(store, engine, objective, "base")
         mount = Mount("/", lambda: chat_page(chats, objective), (STYLES,))
-        app = build_app([mount], [], "a secret of 32 characters or more", "127.0.0.1")
+        app = build_app([mount], [mine_router(chats)], "a secret of 32 characters or more", "127.0.0.1")
         listener = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
@@ -99,8 +104,8 @@ def page(browser: Browser, site: Site) -> Iterator[Page]:
     context = browser.new_context()
     page = context.new_page()
     page.set_default_timeout(20_000)
-    page.goto(site.url)
-    expect(page.locator("#person")).to_contain_text("number")
+    with page.expect_response(lambda response: response.request.method == "POST"):
+        page.goto(site.url)
     yield page
     context.close()
 
@@ -117,7 +122,18 @@ def ask(page: Page, question: str, consent: bool = True) -> None:
 
 
 def person(page: Page) -> str:
-    return page.locator("#person code").inner_text()
+    return named_in(next(c["value"] for c in page.context.cookies() if c["name"] == "ratchet"))
+
+
+def named_in(cookie: str) -> str:
+    return json.loads(base64.b64decode(cookie.split(".")[0] + "=="))["person"]
+
+
+def sidebar(page: Page) -> None:
+    """Open it, where it is not."""
+    if not page.locator(".sidebar.open").count():
+        page.locator(".toggle-button").click()
+    expect(page.locator("#new-chat")).to_be_in_viewport(ratio=1)
 
 
 def turns(site: Site, page: Page) -> list:
@@ -153,29 +169,152 @@ def test_a_person_chats_and_says_what_they_think(site: Site, page: Page):
     page.locator("#correction textarea").fill("A disease of the airways.")
     page.locator("#save-correction").click()
     thanked(page, "reviewer")
-    page.locator("#another").click()
-    page.locator("#choose-left").click()
-    thanked(page, "comparing")
     page.locator("#take-back").click()
     thanked(page, "taken back")
-
-    second = site.chats.exchanges(turn.conversation, turn.user)[0].alternative
-    assert second and second != turn.answer
     assert signals(site, page) == [
         {"rating": 1, "reasons": []},
         {"rating": -1, "reasons": []},
         {"rating": -1, "reasons": ["wrong"]},
         {"text": "It is <b>odd</b>"},
         {"text": "A disease of the airways."},
-        {"alternatives": [second], "choice": 1 if int(turn.id[-1], 16) % 2 else 0},
         {"rating": 0, "reasons": []},
     ]
+
+
+@pytest.mark.parametrize("button", ["choose-left", "choose-right", "both-good", "both-bad"])
+def test_a_person_chooses_between_two_answers(site: Site, page: Page, button: str):
+    """The second answer stands beside the first; the chat goes on with the better one."""
+    ask(page, "What is asthma?")
+    (first,) = turns(site, page)
+    page.locator("#another").click()
+    expect(page.locator("#choices")).to_be_visible()
+    second = site.chats.exchanges(first.conversation, first.user)[0].alternative.answer
+    shown = [page.locator(f"#{side} [data-testid=markdown]").inner_text() for side in ("left", "right")]
+    assert len(set(shown)) == 2
+    second_is_left = int(first.id[-1], 16) % 2 == 1
+    page.locator(f"#{button}").click()
+    thanked(page, "comparing")
+    (said,) = signals(site, page)
+    if button.startswith("both"):
+        assert said == {"alternatives": [second], "choice": "tie", "both": button.removeprefix("both-")}
+    else:
+        assert said == {"alternatives": [second], "choice": int((button == "choose-left") == second_is_left)}
+    chosen = second if said["choice"] == 1 else first.answer
+    assert [e.turn.answer for e in site.chats.exchanges(first.conversation, first.user)] == [chosen]
+
+
+def test_a_rating_survives_a_reload_and_can_be_changed(site: Site, page: Page):
+    """The page comes back as it was left: chat, thumb, reasons, consent."""
+    ask(page, "What is asthma?")
+    page.locator("#thumb-down").click()
+    page.locator("#reasons label", has_text="wrong").click()
+    thanked(page, "noted")
+    page.reload()
+    expect(page.locator("#chat .user")).to_contain_text("What is asthma?")
+    expect(page.locator("#reasons label", has_text="wrong").locator("input")).to_be_checked()
+    expect(page.locator("#consent input")).to_be_checked()
+    page.locator("#thumb-up").click()
+    thanked(page, "Thank you for rating")
+    (turn,) = turns(site, page)
+    assert site.store.current_signals(turn.id, turn.user)["rating"].value == {"rating": 1, "reasons": []}
+
+
+def test_a_question_is_edited(site: Site, page: Page):
+    """The server's copy of the question comes into the box; what was asked instead is shown alone."""
+    ask(page, "What is <b>asthma</b>?")
+    page.locator("#edit").click()
+    expect(page.locator("#question textarea")).to_have_value("What is <b>asthma</b>?")
+    page.locator("#leave-edit").click()
+    expect(page.locator("#question textarea")).to_have_value("")
+    page.locator("#edit").click()
+    expect(page.locator("#question textarea")).to_have_value("What is <b>asthma</b>?")
+    ask(page, "What is a migraine?")
+    expect(page.locator("#chat .user-row")).to_have_count(1)
+    assert [turn.asked for turn in turns(site, page)] == ["What is <b>asthma</b>?", "What is a migraine?"]
+
+
+def test_a_person_keeps_several_chats(site: Site, page: Page):
+    """They are listed, opened, named, handed over and deleted; deleted is gone."""
+    ask(page, "What is asthma?")
+    sidebar(page)
+    page.locator("#new-chat").click()
+    expect(page.locator("#example-0")).to_be_visible()
+    ask(page, "What is a migraine?")
+    expect(page.locator("#chats label")).to_have_text(["What is a migraine?", "What is asthma?"])
+    page.locator("#chats label", has_text="asthma").click()
+    expect(page.locator("#chat .user")).to_contain_text("What is asthma?")
+    page.locator("#rename").click()
+    page.locator("#chat-title textarea, #chat-title input").fill("My <lungs>")
+    page.locator("#save-title").click()
+    expect(page.locator("#chats label")).to_have_text(["What is a migraine?", "My <lungs>"])
+    page.locator("#my-data button").first.click()
+    with page.expect_download() as download:
+        page.locator("#person a").click()
+    mine = json.loads(Path(download.value.path()).read_text())
+    assert [chat["title"] for chat in mine["chats"]] == ["What is a migraine?", "My <lungs>"]
+    page.locator("#delete").click()
+    page.locator("#confirm-delete").click()
+    expect(page.locator("#chats label")).to_have_text(["What is a migraine?"])
+    assert [turn.asked for turn in turns(site, page)] == ["What is a migraine?"]
+    page.locator("#delete-all").click()
+    page.locator("#confirm-delete-all").click()
+    expect(page.locator("#chats label")).to_have_count(0)
+    expect(page.locator("#example-0")).to_be_visible()
+    assert turns(site, page) == []
+
+
+def test_the_page_serves_every_reader(site: Site, browser: Browser):
+    """No serious finding of axe-core, light and dark, wide and on a phone; a phone scrolls one way only."""
+    for width, height, scheme in ((1280, 850, "light"), (390, 844, "dark")):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page = context.new_page()
+        page.goto(site.url)
+        expect(page).to_have_title("Leaflet <about> health")
+        assert serious(page) == []
+        ask(page, "What is asthma?")
+        page.locator("#thumb-down").click()
+        thanked(page, "Thank you")
+        page.locator("#better").click()
+        expect(page.locator("#editor")).to_be_visible()
+        assert serious(page) == []
+        sidebar(page)
+        assert serious(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        context.close()
+
+
+def test_a_refusal_is_read_by_whoever_caused_it(site: Site, page: Page):
+    """What cannot be done is said in words, and the page goes on."""
+    ask(page, "What is asthma?")
+    page.locator("#better").click()
+    page.locator("#save-correction").click()
+    expect(page.get_by_text("the better answer is the same as the one given")).to_be_visible()
+    page.locator("#thumb-up").click()
+    thanked(page, "Thank you for rating")
+
+
+def test_keys_alone_are_enough(site: Site, page: Page):
+    """Ask, rate and say why without a mouse."""
+    page.locator("#consent input").focus()
+    page.keyboard.press("Space")
+    page.locator("#question textarea").focus()
+    page.keyboard.type("What is asthma?")
+    page.keyboard.press("Enter")
+    expect(page.locator("#about").filter(visible=True)).to_contain_text("asthma")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "thumb-down":
+            break
+    page.keyboard.press("Enter")
+    thanked(page, "Thank you")
+    assert signals(site, page)[-1] == {"rating": -1, "reasons": []}
 
 
 def test_a_conversation_has_many_turns_and_can_begin_anew(site: Site, page: Page):
     """The second question is asked with the first; a new chat starts empty."""
     ask(page, "What is asthma?")
     ask(page, "And a migraine?")
+    sidebar(page)
     page.locator("#new-chat").click()
     expect(page.locator("#example-0")).to_be_visible()
     page.locator("#example-0").click()
@@ -260,28 +399,9 @@ def test_stopping_keeps_what_there_is(site: Site, page: Page, monkeypatch: pytes
     assert [turn.finish for turn in finished] in ([], ["cancelled"])
 
 
-class Forger:
-    """Sends to the server what the page never would, with the page's cookie and session."""
-
-    def __init__(self, site: Site, page: Page):
-        self.site = site
-        cookies = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
-        self.client = httpx.Client(base_url=site.url, cookies=cookies, timeout=20)
-        self.session = page.evaluate("() => window.__session")
-        self.config = self.client.get("/config").json()
-
-    def function(self, elem_id: str, event: str) -> int:
-        part = next(c["id"] for c in self.config["components"] if c["props"].get("elem_id") == elem_id)
-        wanted = [part, event]
-        return next(d["id"] for d in self.config["dependencies"] if wanted in [list(t) for t in d["targets"]])
-
-    def post(self, elem_id: str, event: str, data: list, **more: Any) -> httpx.Response:
-        body = {"data": data, "fn_index": self.function(elem_id, event), "session_hash": self.session, **more}
-        return self.client.post("/gradio_api/run/predict", json=body)
-
-
 @pytest.fixture
-def forger(site: Site, browser: Browser) -> Iterator[Forger]:
+def forger(site: Site, browser: Browser) -> Iterator[Visitor]:
+    """Sends to the server what the page never would, with the page's cookie and session."""
     context = browser.new_context()
     page = context.new_page()
     page.add_init_script(
@@ -291,13 +411,15 @@ def forger(site: Site, browser: Browser) -> Iterator[Forger]:
     )
     page.goto(site.url)
     ask(page, "What is asthma?")
-    forger = Forger(site, page)
+    cookies = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
+    session = page.evaluate("() => window.__session")
+    context.close()  # else it would read the answers that are meant for the forger
+    forger = Visitor(site.url, cookies, session)
     yield forger
-    forger.client.close()
-    context.close()
+    forger.close()
 
 
-def test_forged_events_store_nothing(site: Site, forger: Forger):
+def test_forged_events_store_nothing(site: Site, forger: Visitor):
     """An index, text, id or history that the session was not given is refused."""
     assert forger.session
     turn = site.store.events().turns[-1]
@@ -318,34 +440,36 @@ def test_forged_events_store_nothing(site: Site, forger: Forger):
         {},
     ):
         for data in ([None], [turn.conversation], [invented]):
-            response = forger.post("chat", "like", data, **forged)
-            assert response.status_code >= 400
-            assert "Traceback" not in response.text
-    assert forger.post("reasons", "input", [None, None, ["best of all"]]).status_code >= 400
-    assert forger.post("save-correction", "click", [turn.conversation, turn.id, ""]).status_code >= 400
-    assert forger.post("choose-left", "click", [None, None]).status_code >= 400
+            outcome = forger.act("chat", "like", data, **forged)
+            assert not outcome.ok
+            assert "Traceback" not in outcome.text
+    assert not forger.act("reasons", "input", [None, None, ["best of all"]]).ok
+    assert not forger.act("save-correction", "click", [turn.conversation, turn.id, ""]).ok
+    assert not forger.act("choose-left", "click").ok
+    assert not forger.act("chats", "input", ["0647484620538870006f16"]).ok
     assert site.store.counts() == rows
 
 
-def test_another_persons_session_is_of_no_use(site: Site, forger: Forger):
+def test_another_persons_session_is_of_no_use(site: Site, forger: Visitor):
     """Who knows a session's name but has not its cookie can say nothing in it."""
     rows = site.store.counts()
     forger.client.cookies.clear()
-    for event in (("thumb-up", "click", [None, None]), ("better", "click", [None, None])):
-        response = forger.post(*event)
-        assert response.status_code >= 400
-        assert "not yours" in response.text
+    for button in ("thumb-up", "better", "confirm-delete"):
+        outcome = forger.act(button, "click")
+        assert not outcome.ok
+        assert "not yours" in outcome.text
+    forger.client.cookies.clear()
     forger.client.cookies.set("ratchet", "eyJwZXJzb24iOiAiYW5uYSJ9.aaaa.bbbb")
-    assert forger.post("thumb-up", "click", [None, None]).status_code >= 400
+    assert not forger.act("thumb-up", "click").ok
     assert site.store.counts() == rows
 
 
-def test_ids_in_a_request_are_not_believed(site: Site, forger: Forger):
+def test_ids_in_a_request_are_not_believed(site: Site, forger: Visitor):
     """The session's own conversation and answer count, whatever a request names in their place."""
     own = site.store.events().turns[-1]
     stranger = site.chats.open("stranger")
     strange = list(site.chats.ask(stranger, "stranger", "Water?", True))[-1].exchange.turn
-    assert forger.post("thumb-up", "click", [stranger, strange.id]).status_code == 200
+    assert forger.act("thumb-up", "click", [stranger, strange.id]).ok
     assert site.store.current_signals(strange.id, own.user) == {}
     assert site.store.current_signals(own.id, own.user)["rating"].value["rating"] == 1
 
@@ -357,4 +481,14 @@ def test_only_the_servers_own_name_is_answered(site: Site):
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     joined = httpx.post(f"{site.url}/gradio_api/run/predict", content=json.dumps({"data": [], "fn_index": 0}))
-    assert {"httponly", "samesite=strict"} <= set(joined.headers["set-cookie"].lower().split("; "))
+    assert {"httponly", "samesite=lax"} <= set(joined.headers["set-cookie"].lower().split("; "))
+
+
+def test_a_newcomer_is_one_person_from_the_first_page_on(site: Site):
+    """The page itself brings the cookie: what is sent at once with it, twice, is one person's."""
+    with httpx.Client(base_url=site.url) as client:
+        client.get("/")
+        newcomer = named_in(client.cookies["ratchet"])
+        client.post("/gradio_api/run/predict", json={"data": [], "fn_index": 0})
+        client.get("/")
+        assert named_in(client.cookies["ratchet"]) == newcomer

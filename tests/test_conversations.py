@@ -1,5 +1,6 @@
 """What the server lets a person do: only with answers they were given, only from its own transcript."""
 
+import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from app.conversations import Conversations, Progress
 from app.web.display import safe_markdown
 from eval.objective import Gate, Objective, Page, RedFlag, Sampling, SuitePlan
 from feedback.errors import RatchetError, Refused
+from feedback.records import Draft, Judgement, Review
 from feedback.store import Store
 
 ANNA, BEN = "anna", "ben"
@@ -110,10 +112,10 @@ def ask(
     return list(chats.ask(chat, person, question, consent))[-1]
 
 
-def asked(chats: Conversations, **more) -> tuple[str, str]:
+def asked(chats: Conversations, person: str = ANNA, **more) -> tuple[str, str]:
     """A new chat of Anna with one answer: the ids of both."""
-    chat = chats.open(ANNA)
-    return chat, ask(chats, chat, **more).exchange.turn.id
+    chat = chats.open(person)
+    return chat, ask(chats, chat, person=person, **more).exchange.turn.id
 
 
 def test_an_answer_is_stored_with_all_that_made_it(chats: Conversations, store: Store):
@@ -310,7 +312,7 @@ def test_a_choice_is_between_the_servers_own_answers(
         chats.choose(chat, ANNA, turn, 1)
     chats.promote("v1")
     second = list(chats.alternative(chat, ANNA, turn))[-1]
-    assert (second.text, second.exchange.alternative) == ("answer 2 by base", "answer 2 by base")
+    assert second.text == second.exchange.alternative.answer == "answer 2 by base"
     assert engine.asked[-1][0] == engine.asked[0][0]
     assert engine.asked[-1][2].temperature > 0
     assert list(chats.alternative(chat, ANNA, turn))[-1].text == "answer 2 by base"
@@ -318,12 +320,165 @@ def test_a_choice_is_between_the_servers_own_answers(
         with pytest.raises(Refused):
             chats.choose(chat, ANNA, turn, choice)
     assert store.counts()["signal"] == 0
-    for choice in (1, 1, "tie"):
-        chats.choose(chat, ANNA, turn, choice)
-        value = {"alternatives": ["answer 2 by base"], "choice": choice}
-        assert store.current_signals(turn, ANNA)["choice"].value == value
-    assert store.counts()["signal"] == 2
-    assert len(chats.exchanges(chat, ANNA)) == 1
+    chats.choose(chat, ANNA, turn, "tie", "bad")
+    chats.choose(chat, ANNA, choose_again(chats, chat, turn), 1)
+    values = [signal.value for signal in store.events().signals]
+    assert values == [
+        {"alternatives": ["answer 2 by base"], "choice": "tie", "both": "bad"},
+        {"alternatives": ["answer 3 by base"], "choice": 1},
+    ]
+
+
+def choose_again(chats: Conversations, chat: str, turn: str) -> str:
+    list(chats.alternative(chat, ANNA, turn))
+    return turn
+
+
+@pytest.mark.parametrize(("choice", "goes_on_with"), [(0, "answer 1"), (1, "answer 2"), ("tie", "answer 1")])
+def test_the_chat_goes_on_with_the_better_answer(
+    chats: Conversations, engine: ScriptedEngine, store: Store, choice, goes_on_with: str
+):
+    """What was chosen is what the next question builds on, and what is there after a restart."""
+    chat, turn = asked(chats)
+    list(chats.alternative(chat, ANNA, turn))
+    chosen = chats.choose(chat, ANNA, turn, choice)
+    chats.rate(chat, ANNA, chosen.turn.id, 1)
+    ask(chats, chat, "Tea?")
+    assert engine.asked[-1][0][2]["content"].startswith(goes_on_with)
+    anew = restarted(chats)
+    assert [e.turn for e in anew.exchanges(chat, ANNA)] == [e.turn for e in chats.exchanges(chat, ANNA)]
+
+
+def restarted(chats: Conversations) -> Conversations:
+    """The same store under a server that remembers nothing."""
+    return Conversations(chats._store, chats._engine, chats._objective, chats.champion, chats._now)
+
+
+def test_a_conversation_is_there_after_a_restart(chats: Conversations, engine: ScriptedEngine, clock: Clock):
+    """Its answers, what was said of them, its version and its name; for its own person only."""
+    chat, turn = asked(chats)
+    chats.rate(chat, ANNA, turn, -1, ["wrong"])
+    chats.rename(chat, ANNA, "  About\nwater ")
+    ask(chats, chats.open(ANNA), "Not kept?", consent=False)
+    anew = restarted(chats)
+    anew.promote("v1")
+    assert [(h.conversation, h.title) for h in anew.headings(ANNA)] == [(chat, "About water")]
+    assert anew.headings(BEN) == []
+    assert anew.said(chat, ANNA, turn)["rating"].get("reasons") == ["wrong"]
+    with pytest.raises(Refused, match="not yours"):
+        anew.exchanges(chat, BEN)
+    assert ask(anew, chat, "Tea?").version == "base"  # where it began, not long ago
+    assert [m["content"] for m in engine.asked[-1][0]][1:] == ["Water?", "answer 1 by base", "Tea?"]
+
+
+def test_an_edited_question_leaves_behind_what_followed_it(
+    chats: Conversations, engine: ScriptedEngine, store: Store
+):
+    """The chat goes on from the new question, after a restart too; what was answered stays in the store."""
+    chat, first = asked(chats)
+    ask(chats, chat, "Tea?")
+    ask(chats, chat, "Milk?")
+    second = chats.exchanges(chat, ANNA)[1].turn.id
+    list(chats.ask(chat, ANNA, "Coffee?", True, instead_of=second))
+    assert [m["content"] for m in engine.asked[-1][0]][1:] == ["Water?", "answer 1 by base", "Coffee?"]
+    for there in (chats, restarted(chats)):
+        assert [e.question for e in there.exchanges(chat, ANNA)] == ["Water?", "Coffee?"]
+        with pytest.raises(Refused, match="not asked in this chat"):
+            list(there.ask(chat, ANNA, "Juice?", True, instead_of=second))
+    assert store.counts()["turn"] == 4
+    with pytest.raises(Refused):
+        list(chats.ask(chat, BEN, "Juice?", True, instead_of=first))
+
+
+def test_what_is_deleted_is_gone(chats: Conversations, store: Store):
+    """With a chat go its answers, its name and all that anybody said of it; other chats stay."""
+    chat, turn = asked(chats)
+    chats.correct(chat, ANNA, turn, "Six glasses.")
+    (correction,) = store.events().signals
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    store.add(
+        Review("r1", correction.id, "dr", "reject", None, at),
+        Judgement("j1", turn, "dr", "reject", ("r1",), None, at),
+        Draft("d1", turn, "dr", "Seven.", at),
+    )
+    chats.rename(chat, ANNA, "Water")
+    other, _ = asked(chats, BEN)
+    mine, _ = asked(chats)
+    with pytest.raises(Refused):
+        chats.delete(chat, BEN)
+    chats.delete(chat, ANNA)
+    for there in (chats, restarted(chats)):
+        assert [h.conversation for h in there.headings(ANNA)] == [mine]
+        with pytest.raises(Refused, match="has ended"):
+            there.exchanges(chat, ANNA)
+    counts = store.counts()
+    assert {k: counts[k] for k in ("turn", "signal", "review", "judgement", "draft", "title")} == {
+        "turn": 2, "signal": 0, "review": 0, "judgement": 0, "draft": 0, "title": 0,
+    }  # fmt: skip
+    assert [event.payload for event in store.log("deleted")] == [
+        {"turns": [turn], "signals": [correction.id]}
+    ]
+    chats.delete_all(ANNA)
+    assert chats.headings(ANNA) == [] and chats.everything(ANNA) == []
+    assert [h.conversation for h in chats.headings(BEN)] == [other]
+
+
+def test_a_chat_is_not_deleted_under_an_answer(chats: Conversations, store: Store):
+    """What is being written would come back."""
+    chat, _ = asked(chats)
+    answering = chats.ask(chat, ANNA, "Tea?", True)
+    next(answering)
+    with pytest.raises(Refused, match="still being written"):
+        chats.delete(chat, ANNA)
+    answering.close()
+    chats.delete(chat, ANNA)
+    assert store.counts()["turn"] == 0
+
+
+def test_a_person_takes_everything_with_them(chats: Conversations):
+    """All that was asked, answered and said, and nothing of others."""
+    chat, turn = asked(chats)
+    chats.rate(chat, ANNA, turn, 1, ["clear"])
+    asked(chats, BEN)
+    (mine,) = chats.everything(ANNA)
+    assert (mine["conversation"], mine["title"]) == (chat, "Water?")
+    (answer,) = mine["answers"]
+    assert answer["messages"][-1]["content"] == "Water?"
+    assert [s["value"] for s in answer["said"]] == [{"rating": 1, "reasons": ["clear"]}]
+    json.dumps(mine)
+
+
+def test_what_was_said_can_be_taken_back(chats: Conversations, store: Store):
+    """Rating, comment and better answer; saying nothing twice is one row."""
+    chat, turn = asked(chats)
+    chats.correct(chat, ANNA, turn, "Six glasses.")
+    chats.comment(chat, ANNA, turn, "Odd.")
+    assert len(store.awaiting_review()) == 1
+    for _ in range(2):
+        chats.take_correction_back(chat, ANNA, turn)
+        chats.comment(chat, ANNA, turn, "  ")
+    assert chats.said(chat, ANNA, turn) == {"correction": {"text": ""}, "comment": {"text": ""}}
+    assert store.awaiting_review() == []
+    assert store.counts()["signal"] == 4
+
+
+def test_who_does_too_much_at_once_is_refused(chats: Conversations, store: Store):
+    """The limits are asked before anything is done."""
+    chat, turn = asked(chats)
+
+    def limit(kind: str, person: str) -> None:
+        raise Refused(f"{kind} by {person}")
+
+    chats._limit = limit
+    for act, kind in (
+        (lambda: ask(chats, chat), "question"),
+        (lambda: list(chats.alternative(chat, ANNA, turn)), "question"),
+        (lambda: chats.rate(chat, ANNA, turn, 1), "rating"),
+        (lambda: chats.comment(chat, ANNA, turn, "Odd."), "rating"),
+    ):
+        with pytest.raises(Refused, match=f"{kind} by anna"):
+            act()
+    assert (store.counts()["turn"], store.counts()["signal"]) == (1, 0)
 
 
 def test_what_was_answered_before_a_stop_is_kept(chats: Conversations, store: Store):
@@ -409,12 +564,14 @@ def test_former_champions_are_unloaded_when_nobody_is_on_them(
 
 
 def test_idle_conversations_are_forgotten(chats: Conversations, clock: Clock):
-    """After half a day, memory lets go of a chat; the store keeps it."""
+    """After half a day, memory lets go of a chat; the store brings a kept one back."""
     chat, _ = asked(chats)
+    passing, _ = asked(chats, consent=False)
     clock.wait(minutes=12 * 60 + 1)
     chats.sweep()
     with pytest.raises(Refused, match="has ended"):
-        ask(chats, chat)
+        ask(chats, passing)
+    assert [e.question for e in chats.exchanges(chat, ANNA)] == ["Water?"]
 
 
 def test_there_is_room_for_so_many_conversations(chats: Conversations, monkeypatch: pytest.MonkeyPatch):

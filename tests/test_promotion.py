@@ -126,9 +126,9 @@ def test_only_one_round_runs(tmp_path: Path):
     """A second is refused, also from another process; afterwards the lock is free."""
     code = (
         "import sys; from pathlib import Path; from app.run_folder import only_round\n"
-        f"with only_round(Path({str(tmp_path)!r})): pass"
+        f"with only_round(Path({str(tmp_path)!r}), 'ann'): pass"
     )
-    with only_round(tmp_path):
+    with only_round(tmp_path, "oz"):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "another round is running" in done.stderr
         assert RunFolder.running(tmp_path) == {"round": None, "stage": "freeze"}

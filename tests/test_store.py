@@ -512,15 +512,22 @@ def test_a_store_of_an_older_release_is_brought_up_to_date(file, monkeypatch):
 def test_what_is_removed_is_not_missed(file):
     """After a removal, also one that is killed before its end, the store opens: its mark went down first."""
 
-    def remove_one(connection: duckdb.DuckDBPyConnection) -> int:
-        connection.execute("DELETE FROM signal WHERE id = 's1'")
-        marks.append(file.with_suffix(".mark").read_text())
-        return -1
+    class Observed:
+        """The store's connection, which looks at the mark when a commit is asked for."""
+
+        def __init__(self, connection):
+            self.connection = connection
+
+        def __getattr__(self, name):
+            if name == "commit":
+                marks.append(file.with_suffix(".mark").read_text())
+            return getattr(self.connection, name)
 
     marks: list[str] = []
     with Store.open(file) as store:
         store.add(turn(), rating("s1"), rating("s2"))
-        store.remove(1, remove_one)
+        store._connection = Observed(store._connection)
+        store.write(lambda connection: -connection.execute("DELETE FROM signal WHERE id = 's1'").fetchone()[0])
         assert marks == ["2"]
         assert [s.id for s in store.events().signals] == ["s2"]
         assert file.with_suffix(".mark").read_text() == "2"

@@ -6,27 +6,26 @@ is looked up in `Conversations` under the person of the signed cookie.
 
 import html
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
-from app.conversations import Conversations, Exchange, Progress
-from app.web.display import safe_markdown
+from app.conversations import Conversations
+from app.transcript import Progress
+from app.web.edge import CLICK, HIDDEN, Updates, in_words, person_of
+from app.web.feedback_panel import FeedbackPanel, messages_shown, said_by
+from app.web.sidebar import Sidebar
 from eval.objective import Objective
-from feedback.errors import RatchetError, Refused
+from feedback.errors import RatchetError
 
 STYLES = Path(__file__).parent / "static" / "chat.css"
 PAUSE = 0.08  # seconds between two pictures of an answer that is being written
-# "private" hides an event from the list of endpoints only; whoever posts to it is checked like anybody else.
-HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
-CLICK = HIDDEN | {"queue": False}
-ANSWERS = HIDDEN | {"concurrency_limit": 32, "concurrency_id": "answers"}
-THUMB = {1: "Like", -1: "Dislike", 0: None}
-
-Updates = dict[Any, Any]  # {component: its new value or properties}
+ANSWERS = HIDDEN | {"concurrency_limit": 64, "concurrency_id": "answers"}
+# What a browser remembers of the page; the secret only keeps Gradio from making a new one at each start.
+REMEMBERED = {"secret": "what is shown is checked on the server"}
 
 
 def chat_page(conversations: Conversations, objective: Objective) -> gr.Blocks:
@@ -35,7 +34,7 @@ def chat_page(conversations: Conversations, objective: Objective) -> gr.Blocks:
         chat = ChatPage(conversations, objective)
         chat.lay_out()
         chat.connect()
-        page.load(chat.welcome, None, chat.person, **CLICK)
+        page.load(chat.enter, [chat.last_open, chat.agreed], chat.everything, **CLICK)
     return page
 
 
@@ -46,21 +45,24 @@ class ChatPage:
         self._chats = conversations
         self._objective = objective
         self._words = objective.page
+        self.sidebar = Sidebar(conversations)
+        self.feedback = FeedbackPanel(conversations, objective.page)
 
     # what there is to see
 
     def lay_out(self) -> None:
         """Everything, from top to bottom, inside the open Blocks."""
         self.conversation = gr.State(None)  # an id, as is the next; both are checked at each use
-        self.turn = gr.State(None)  # the answer that the feedback row is about
+        self.replaced = gr.State(None)  # the answer whose question is being edited
+        self.last_open = gr.BrowserState(None, storage_key="ratchet-chat", **REMEMBERED)
+        self.agreed = gr.BrowserState(False, storage_key="ratchet-consent", **REMEMBERED)
+        self.sidebar.lay_out()
         with gr.Column(elem_id="page"):
-            with gr.Row(elem_id="top"):
-                gr.HTML(f"<h1>{html.escape(self._objective.title)}</h1>", elem_id="title")
-                self.new = gr.Button("New chat", size="sm", elem_id="new-chat", scale=0, min_width=110)
+            gr.HTML(f"<h1>{html.escape(self._objective.title)}</h1>", elem_id="title")
             gr.HTML(f"<p role='note'>{html.escape(self._words.disclaimer)}</p>", elem_id="disclaimer")
             self.red_flag = gr.HTML(visible=False, elem_id="red-flag")
             self._lay_out_chat()
-            self._lay_out_feedback()
+            self.feedback.lay_out()
             self._lay_out_composer()
 
     def _lay_out_chat(self) -> None:
@@ -82,56 +84,15 @@ class ChatPage:
                 gr.Button(text, size="sm", elem_id=f"example-{i}", min_width=220)
                 for i, text in enumerate(self._words.examples)
             ]
-        self.version = gr.HTML(elem_id="version")
-
-    def _lay_out_feedback(self) -> None:
-        unkept = "This chat is not kept, so its answers cannot be rated. To help, agree below and start a new chat."
-        self.unkept = gr.HTML(f"<p>{unkept}</p>", visible=False, elem_id="not-kept")
-        with gr.Column(elem_id="feedback", visible=False) as self.feedback:
-            self.about = gr.HTML(elem_id="about")
-            with gr.Row(elem_id="thumbs"):
-                self.up = gr.Button("Good answer", size="sm", elem_id="thumb-up", min_width=120)
-                self.down = gr.Button("Poor answer", size="sm", elem_id="thumb-down", min_width=120)
-                self.better = gr.Button("Write a better answer", size="sm", elem_id="better", min_width=150)
-                self.another = gr.Button(
-                    "Show me another answer", size="sm", elem_id="another", min_width=150
-                )
-            with gr.Column(visible=False, elem_id="details") as self.details:
-                every_reason = [*self._words.reasons_up, *self._words.reasons_down]
-                self.reasons = gr.CheckboxGroup(every_reason, label="Why?", elem_id="reasons")
-                self.comment = gr.Textbox(
-                    label="Anything to add? (optional)", lines=2, max_length=5000, elem_id="comment"
-                )
-                with gr.Row():
-                    self.send_comment = gr.Button("Send comment", size="sm", elem_id="send-comment", scale=0)
-                    self.take_back = gr.Button("Take rating back", size="sm", elem_id="take-back", scale=0)
-            with gr.Column(visible=False, elem_id="editor") as self.editor:
-                self.correction = gr.Textbox(
-                    label="Your better answer", lines=8, max_length=50_000, elem_id="correction"
-                )
-                with gr.Row():
-                    self.save = gr.Button(
-                        "Save my answer", size="sm", variant="primary", elem_id="save-correction", scale=0
-                    )
-                    self.leave = gr.Button("Cancel", size="sm", elem_id="cancel-correction", scale=0)
-            self._lay_out_comparison()
-            self.thanks = gr.HTML(elem_id="thanks")
-
-    def _lay_out_comparison(self) -> None:
-        with gr.Column(visible=False, elem_id="comparison") as self.comparison:
-            with gr.Row():
-                with gr.Column(elem_classes="answer", min_width=260):
-                    gr.HTML("<p>A</p>")
-                    self.left = gr.Markdown(elem_id="left", latex_delimiters=[])
-                with gr.Column(elem_classes="answer", min_width=260):
-                    gr.HTML("<p>B</p>")
-                    self.right = gr.Markdown(elem_id="right", latex_delimiters=[])
-            with gr.Row(visible=False, elem_id="choices") as self.choices:
-                self.choose_left = gr.Button("A is better", size="sm", elem_id="choose-left", min_width=110)
-                self.choose_tie = gr.Button("Both the same", size="sm", elem_id="choose-tie", min_width=110)
-                self.choose_right = gr.Button("B is better", size="sm", elem_id="choose-right", min_width=110)
+        with gr.Row(elem_id="under", visible=False) as self.under:
+            self.version = gr.HTML(elem_id="version")
+            self.edit = gr.Button("Edit my question", size="sm", elem_id="edit", scale=0, min_width=130)
+            self.again = gr.Button("Try again", size="sm", elem_id="another", scale=0, min_width=90)
 
     def _lay_out_composer(self) -> None:
+        with gr.Row(elem_id="editing", visible=False) as self.editing:
+            gr.HTML("<p>Your edited question takes the place of the one above, and of what followed it.</p>")
+            self.leave = gr.Button("Leave it", size="sm", elem_id="leave-edit", scale=0, min_width=90)
         with gr.Row(elem_id="composer"):
             self.question = gr.Textbox(
                 show_label=False,
@@ -149,337 +110,204 @@ class ChatPage:
                 "Stop", variant="stop", elem_id="stop", scale=0, min_width=96, visible=False
             )
         self.consent = gr.Checkbox(False, label=self._words.consent, elem_id="consent", container=False)
-        self.person = gr.HTML(elem_id="person")
+
+    @property
+    def everything(self) -> list:
+        """All that can change."""
+        chat = [self.conversation, self.replaced, self.last_open, self.chatbot, self.red_flag, self.consent]
+        under = [self.examples, self.under, self.version, self.edit, self.again, self.editing]
+        composer = [self.question, self.send, self.stop, self.sidebar.new]
+        return [*chat, *under, *composer, *self.sidebar.parts, *self.feedback.parts]
 
     # what happens
 
     def connect(self) -> None:
         """Tie each part to what it does."""
-        ids = [self.conversation, self.turn]
-        chat = [
-            self.conversation,
-            self.chatbot,
-            self.question,
-            self.send,
-            self.stop,
-            self.examples,
-            self.version,
-        ]
-        panel = [
-            self.turn,
-            self.feedback,
-            self.unkept,
-            self.about,
-            self.up,
-            self.down,
-            self.better,
-            self.another,
-        ]
-        panel += [self.details, self.reasons, self.comment, self.editor, self.correction, self.thanks]
-        panel += [self.comparison, self.choices, self.left, self.right]
-        page = [*chat, *panel, self.red_flag, self.new]
-        asking = [self.question, self.consent, self.conversation]
-        self.send.click(self.ask, asking, page, **ANSWERS)
-        self.question.submit(self.ask, asking, page, **ANSWERS)
+        everything = self.everything
+        asking = [self.question, self.consent, self.conversation, self.replaced]
+        for event in (self.send.click, self.question.submit):
+            event(self.ask, asking, everything, **ANSWERS)
         for button in self.example_buttons:
-            button.click(self.ask, [button, self.consent, self.conversation], page, **ANSWERS)
+            button.click(self.ask, [button, self.consent, self.conversation], everything, **ANSWERS)
         self.stop.click(self.end, [self.conversation], None, **CLICK)
-        self.new.click(self.begin_anew, None, page, **CLICK)
+        about = [self.conversation, self.feedback.turn]
+        self.edit.click(self.begin_editing, about, [self.replaced, self.editing, self.question], **CLICK)
+        self.leave.click(self.leave_editing, None, [self.replaced, self.editing, self.question], **CLICK)
+        self.again.click(self.try_again, [*about, self.consent], everything, **ANSWERS)
+        self.consent.input(lambda agreed: agreed, self.consent, self.agreed, **CLICK)
+        self.sidebar.new.click(self.begin_anew, None, everything, **CLICK)
+        self.sidebar.list.input(self.open, [self.sidebar.list], everything, **CLICK)
+        self.sidebar.confirm.click(self.delete, [self.conversation], everything, **CLICK)
+        self.sidebar.confirm_all.click(self.delete_all, None, everything, **CLICK)
+        self.sidebar.connect(self.conversation)
+        self.feedback.connect(self.conversation, self.chatbot)
 
-        rated = [self.chatbot, *panel]
-        self.up.click(self.rate_up, ids, rated, **CLICK)
-        self.down.click(self.rate_down, ids, rated, **CLICK)
-        self.take_back.click(self.rate_not, ids, rated, **CLICK)
-        self.chatbot.like(self.rate_shown, [self.conversation], rated, **CLICK)
-        self.reasons.input(self.explain, [*ids, self.reasons], rated, **CLICK)
-        self.send_comment.click(self.add_comment, [*ids, self.comment], rated, **CLICK)
-        self.better.click(self.edit, ids, panel, **CLICK)
-        self.leave.click(lambda: gr.update(visible=False), None, self.editor, **CLICK)
-        self.save.click(self.correct, [*ids, self.correction], rated, **CLICK)
-        self.another.click(self.compare, ids, panel, **ANSWERS)
-        self.choose_left.click(self.prefer_left, ids, rated, **CLICK)
-        self.choose_tie.click(self.prefer_none, ids, rated, **CLICK)
-        self.choose_right.click(self.prefer_right, ids, rated, **CLICK)
+    def enter(self, last_open: str | None, agreed: bool, request: gr.Request) -> Updates:
+        """The page as the person left it."""
+        person = person_of(request)
+        try:
+            shown = self._page(last_open, person)
+        except RatchetError:  # deleted, forgotten, or not theirs
+            shown = self._page(None, person)
+        shown.pop(self.question)  # the person may have begun to type
+        return shown | {self.consent: True} if agreed else shown
 
-    def welcome(self, request: gr.Request) -> str:
-        """The line that says under which name a person's words are kept."""
-        return (
-            f"<p>What you agree to have kept is kept under the number <code>{_person(request)}</code>; "
-            "name it to whoever runs this page to have it erased.</p>"
-        )
+    def open(self, conversation: str, request: gr.Request) -> Updates:
+        """Another conversation from the list."""
+        with in_words():
+            return self._page(conversation, person_of(request))
+
+    def begin_anew(self, request: gr.Request) -> Updates:
+        """An empty page; not on offer while an answer is written, which would come into it."""
+        return self._page(None, person_of(request))
+
+    def delete(self, conversation: str | None, request: gr.Request) -> Updates:
+        with in_words():
+            self._chats.delete(conversation, person_of(request))
+        gr.Info("The chat is deleted.")
+        return self._page(None, person_of(request))
+
+    def delete_all(self, request: gr.Request) -> Updates:
+        with in_words():
+            self._chats.delete_all(person_of(request))
+        gr.Info("All you ever said here is deleted.")
+        return self._page(None, person_of(request))
 
     def ask(
-        self, question: str, consent: bool, conversation: str | None, request: gr.Request
+        self,
+        question: str,
+        consent: bool,
+        conversation: str | None,
+        instead_of: str | None = None,
+        request: gr.Request = None,
     ) -> Iterator[Updates]:
         """Answer a question in the sight of the person who asked it."""
-        person = _person(request)
-        conversation = conversation or self._chats.open(person)
-        with _in_words():
-            before = self._shown(conversation, person)
-            for progress in _at_intervals(self._chats.ask(conversation, person, question, consent)):
-                if not progress.done:
-                    shown = [*before, _said("user", question), _said("assistant", progress.text or "…")]
-                    yield self._while_answering(conversation, shown, progress)
-        yield self._when_answered(conversation, person, question, progress)
+        person = person_of(request)
+        with in_words():
+            conversation = conversation or self._chats.open(person)
+            exchanges = self._chats.exchanges(conversation, person)
+            answering = self._chats.ask(conversation, person, question, consent, instead_of)
+            first = last = next(answering)
+        before = takewhile(lambda exchange: exchange.turn.id != instead_of, exchanges)
+        shown = [message for exchange in before for message in messages_shown(exchange)]
+        shown.append(said_by("user", question))
+        with closing(answering):
+            try:
+                for last in _at_intervals(first, answering):
+                    if not last.done:
+                        yield self._while_answering(conversation, shown, last)
+            except RatchetError as error:
+                gr.Warning(html.escape(str(error)))
+        if last.exchange is None:
+            gr.Warning("No answer came of it. Please ask again.")
+        updates = self._page(conversation, person, moved=last.moved)
+        yield updates if last.exchange else updates | {self.question: question}
+
+    def try_again(
+        self, conversation: str, turn: str, consent: bool, request: gr.Request
+    ) -> Iterator[Updates]:
+        """A second answer: beside the first where a choice can be kept, in its place where it cannot."""
+        person = person_of(request)
+        with in_words():
+            exchange = self.feedback.exchange(conversation, person, turn)
+            if not exchange.kept:
+                yield from self.ask(exchange.question, False, conversation, turn, request)
+                return
+            answering = self._chats.alternative(conversation, person, turn)
+            first = next(answering)
+        with closing(answering):
+            try:
+                for last in _at_intervals(first, answering):
+                    yield self.feedback.compare(exchange, last) | self._writing(not last.done)
+            except RatchetError as error:
+                gr.Warning(html.escape(str(error)))
+                yield self._writing(False)
+
+    def begin_editing(self, conversation: str, turn: str, request: gr.Request) -> Updates:
+        """The server's copy of the question, to be asked in another way."""
+        with in_words():
+            exchange = self.feedback.exchange(conversation, person_of(request), turn)
+        return {
+            self.replaced: turn,
+            self.editing: gr.update(visible=True),
+            self.question: exchange.question,
+        }
+
+    def leave_editing(self) -> Updates:
+        return {self.replaced: None, self.editing: gr.update(visible=False), self.question: ""}
+
+    def end(self, conversation: str | None, request: gr.Request) -> None:
+        """Stop the answer that is being written."""
+        with in_words():
+            self._chats.stop(conversation, person_of(request))
+
+    # the page as the server knows it
 
     def _while_answering(self, conversation: str, shown: list[dict], progress: Progress) -> Updates:
         return {
             self.conversation: conversation,
-            self.chatbot: shown,
+            self.chatbot: [*shown, said_by("assistant", progress.text or "…")],
             self.question: "",
-            self.send: gr.update(visible=False),
-            self.stop: gr.update(visible=True),
-            self.new: gr.update(interactive=False),
+            **self._writing(True),
             self.examples: gr.update(visible=False),
-            self.version: _version_line(progress),
-            self.feedback: gr.update(visible=False),
-            self.unkept: gr.update(visible=False),
+            self.under: gr.update(visible=True),
+            self.edit: gr.update(visible=False),
+            self.again: gr.update(visible=False),
+            self.editing: gr.update(visible=False),
+            self.version: _version_line(progress.version, progress.moved),
             self.red_flag: gr.update(visible=False),
+            **self.feedback.hide(),
         }
 
-    def _when_answered(self, conversation: str, person: str, question: str, progress: Progress) -> Updates:
-        exchange = progress.exchange
-        flagged = exchange is not None and exchange.turn.red_flag is not None
-        updates = {
+    def _writing(self, now: bool) -> Updates:
+        """Stop in the place of Send, and no other chat to open, while an answer is written."""
+        return {
+            self.send: gr.update(visible=not now),
+            self.stop: gr.update(visible=now),
+            self.sidebar.new: gr.update(interactive=not now),
+            self.sidebar.list: gr.update(interactive=not now),
+        }
+
+    def _page(self, conversation: str | None, person: str, moved: bool = False) -> Updates:
+        """Everything, with `conversation` open; Refused when it is not the person's."""
+        exchanges = self._chats.exchanges(conversation, person) if conversation else []
+        last = exchanges[-1] if exchanges else None
+        flagged = last is not None and last.turn.red_flag is not None
+        return {
             self.conversation: conversation,
-            self.chatbot: self._picture(conversation, person),
-            self.question: "" if exchange else question,
-            self.send: gr.update(visible=True),
-            self.stop: gr.update(visible=False),
-            self.new: gr.update(interactive=True),
-            self.examples: gr.update(visible=False),
-            self.version: _version_line(progress),
-            self.red_flag: gr.update(visible=flagged, value=_alert(progress.text) if flagged else ""),
-        }
-        if exchange is None:
-            gr.Warning("No answer came of it. Please ask again.")
-            return updates
-        return updates | self._panel(conversation, person, exchange.turn.id)
-
-    def end(self, conversation: str | None, request: gr.Request) -> None:
-        """Stop the answer that is being written."""
-        with _in_words():
-            self._chats.stop(conversation, _person(request))
-
-    def begin_anew(self) -> Updates:
-        """An empty page; not on offer while an answer is written, which would come into it."""
-        return {
-            self.conversation: None,
-            self.turn: None,
-            self.chatbot: gr.update(value=[], feedback_value=None),
+            self.replaced: None,
+            self.last_open: conversation,
+            self.chatbot: self.feedback.picture(conversation, person),
             self.question: "",
-            self.send: gr.update(visible=True),
-            self.stop: gr.update(visible=False),
-            self.examples: gr.update(visible=True),
-            self.version: "",
-            self.feedback: gr.update(visible=False),
-            self.unkept: gr.update(visible=False),
-            self.red_flag: gr.update(visible=False, value=""),
+            **self._writing(False),
+            self.examples: gr.update(visible=not exchanges),
+            self.under: gr.update(visible=bool(exchanges)),
+            self.edit: gr.update(visible=True),
+            self.again: gr.update(visible=not flagged),
+            self.editing: gr.update(visible=False),
+            self.version: _version_line(last.turn.version, moved) if last else "",
+            self.red_flag: gr.update(visible=flagged, value=_alert(last.turn.answer) if flagged else ""),
+            **self.sidebar.show(conversation if exchanges else None, person),
+            **(self.feedback.show(conversation, person, last.turn.id) if last else self.feedback.hide()),
         }
 
-    # what a person says about an answer
 
-    def rate_up(self, conversation: str, turn: str, request: gr.Request) -> Updates:
-        return self._rate(conversation, turn, request, 1)
-
-    def rate_down(self, conversation: str, turn: str, request: gr.Request) -> Updates:
-        return self._rate(conversation, turn, request, -1)
-
-    def rate_not(self, conversation: str, turn: str, request: gr.Request) -> Updates:
-        return self._rate(conversation, turn, request, 0, thanks="Your rating is taken back.")
-
-    def rate_shown(self, conversation: str, shown: gr.LikeData, request: gr.Request) -> Updates:
-        """A thumb beside any answer: the browser says which one and how it reads, the server compares."""
-        with _in_words():
-            turn = self._chats.turn_at(conversation, _person(request), shown.index, _text_of(shown.value))
-        rating = {True: 1, False: -1}.get(shown.liked, 0)
-        return self._rate(conversation, turn, request, rating)
-
-    def explain(self, conversation: str, turn: str, reasons: list[str], request: gr.Request) -> Updates:
-        """Reasons for the rating that stands."""
-        with _in_words():
-            rating = self._chats.said(conversation, _person(request), turn).get("rating", {}).get("rating", 0)
-        return self._rate(conversation, turn, request, rating, reasons, "Thank you, noted.")
-
-    def _rate(
-        self,
-        conversation: str,
-        turn: str,
-        request: gr.Request,
-        rating: int,
-        reasons: Iterable[str] = (),
-        thanks: str = "Thank you for rating this answer.",
-    ) -> Updates:
-        with _in_words():
-            self._chats.rate(conversation, _person(request), turn, rating, reasons)
-        return self._after(conversation, request, turn, thanks)
-
-    def add_comment(self, conversation: str, turn: str, text: str, request: gr.Request) -> Updates:
-        with _in_words():
-            self._chats.comment(conversation, _person(request), turn, text)
-        return self._after(conversation, request, turn, "Thank you for your comment.")
-
-    def edit(self, conversation: str, turn: str, request: gr.Request) -> Updates:
-        """Open the editor on the server's copy of the answer, or on what the person wrote before."""
-        with _in_words():
-            exchange = self._exchange(conversation, request, turn)
-            said = self._chats.said(conversation, _person(request), turn)
-        text = said.get("correction", {}).get("text", exchange.turn.answer)
-        return {self.editor: gr.update(visible=True), self.correction: text, self.thanks: ""}
-
-    def correct(self, conversation: str, turn: str, text: str, request: gr.Request) -> Updates:
-        with _in_words():
-            self._chats.correct(conversation, _person(request), turn, text)
-        return self._after(
-            conversation,
-            request,
-            turn,
-            "Thank you. A reviewer reads your answer before the model learns from it.",
-        )
-
-    def compare(self, conversation: str, turn: str, request: gr.Request) -> Iterator[Updates]:
-        """A second answer beside the first; which side is which depends on the turn's id."""
-        with _in_words():
-            first = self._exchange(conversation, request, turn)
-            for progress in _at_intervals(self._chats.alternative(conversation, _person(request), turn)):
-                answers = [safe_markdown(first.turn.answer), safe_markdown(progress.text) or "…"]
-                left, right = reversed(answers) if _swapped(turn) else answers
-                yield {
-                    self.comparison: gr.update(visible=True),
-                    self.choices: gr.update(visible=progress.done and progress.exchange is not None),
-                    self.left: left,
-                    self.right: right,
-                    self.editor: gr.update(visible=False),
-                    self.thanks: "",
-                }
-        if progress.exchange is None:
-            gr.Info("The second answer came to nothing new. You can ask for another one.")
-            yield {self.comparison: gr.update(visible=False)}
-
-    def prefer_left(self, conversation: str, turn: str, request: gr.Request) -> Updates:
-        return self._choose(conversation, turn, request, 1 if _swapped(turn) else 0)
-
-    def prefer_right(self, conversation: str, turn: str, request: gr.Request) -> Updates:
-        return self._choose(conversation, turn, request, 0 if _swapped(turn) else 1)
-
-    def prefer_none(self, conversation: str, turn: str, request: gr.Request) -> Updates:
-        return self._choose(conversation, turn, request, "tie")
-
-    def _choose(self, conversation: str, turn: str, request: gr.Request, choice: int | str) -> Updates:
-        with _in_words():
-            self._chats.choose(conversation, _person(request), turn, choice)
-        return self._after(conversation, request, turn, "Thank you for comparing the two.")
-
-    # the page as the server knows it
-
-    def _after(self, conversation: str, request: gr.Request, turn: str, thanks: str) -> Updates:
-        person = _person(request)
-        picture = {self.chatbot: gr.update(feedback_value=self._thumbs(conversation, person))}
-        return picture | self._panel(conversation, person, turn, thanks)
-
-    def _panel(self, conversation: str, person: str, turn: str, thanks: str = "") -> Updates:
-        """The feedback row about one answer, with what the person says of it now."""
-        exchange = next(e for e in self._chats.exchanges(conversation, person) if e.turn.id == turn)
-        said = self._chats.said(conversation, person, turn) if exchange.kept else {}
-        rating = said.get("rating", {"rating": 0, "reasons": []})
-        offered = {1: self._words.reasons_up, -1: self._words.reasons_down}.get(rating["rating"], ())
-        by_model = exchange.turn.red_flag is None
-        return {
-            self.turn: turn,
-            self.feedback: gr.update(visible=exchange.kept),
-            self.unkept: gr.update(visible=not exchange.kept),
-            self.about: f"<p>About the answer to “{html.escape(_shortened(exchange.question))}”</p>",
-            self.up: gr.update(variant="primary" if rating["rating"] == 1 else "secondary"),
-            self.down: gr.update(variant="primary" if rating["rating"] == -1 else "secondary"),
-            self.better: gr.update(visible=by_model),
-            self.another: gr.update(visible=by_model),
-            self.details: gr.update(visible=rating["rating"] != 0),
-            self.reasons: gr.update(choices=list(offered), value=rating["reasons"], visible=bool(offered)),
-            self.comment: said.get("comment", {}).get("text", ""),
-            self.editor: gr.update(visible=False),
-            self.comparison: gr.update(visible=False),
-            self.thanks: f"<p role='status'>{html.escape(thanks)}</p>" if thanks else "",
-        }
-
-    def _picture(self, conversation: str, person: str) -> Any:
-        shown, thumbs = self._shown(conversation, person), self._thumbs(conversation, person)
-        return gr.update(value=shown, feedback_value=thumbs)
-
-    def _shown(self, conversation: str, person: str) -> list[dict[str, str]]:
-        """The transcript as the chat shows it."""
-        return [
-            message
-            for exchange in self._chats.exchanges(conversation, person)
-            for message in (_said("user", exchange.question), _said("assistant", exchange.turn.answer))
-        ]
-
-    def _thumbs(self, conversation: str, person: str) -> list[str | None]:
-        return [
-            THUMB[self._chats.said(conversation, person, e.turn.id).get("rating", {}).get("rating", 0)]
-            if e.kept
-            else None
-            for e in self._chats.exchanges(conversation, person)
-        ]
-
-    def _exchange(self, conversation: str, request: gr.Request, turn: str) -> Exchange:
-        exchanges = self._chats.exchanges(conversation, _person(request))
-        found = next((exchange for exchange in exchanges if exchange.turn.id == turn), None)
-        if found is None:
-            raise Refused("this answer was not given in this chat; load the page again")
-        return found
-
-
-def _person(request: gr.Request) -> str:
-    return request.request.session["person"]
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    """A refusal is shown to the person who caused it; a defect is not."""
-    try:
-        yield
-    except RatchetError as error:
-        raise gr.Error(html.escape(str(error)), title="Not done", print_exception=False) from None
-
-
-def _at_intervals(progress: Iterator[Progress]) -> Iterator[Progress]:
-    """As many of `progress` as an eye can follow, and always the last."""
+def _at_intervals(first: Progress, others: Iterator[Progress]) -> Iterator[Progress]:
+    """As many of `first` and `others` as an eye can follow, and always the last."""
+    yield first
     shown = 0.0
-    for one in progress:
+    for one in others:
         if one.done or time.monotonic() - shown >= PAUSE:
             yield one
             shown = time.monotonic()
 
 
-def _said(role: str, text: str) -> dict[str, str]:
-    return {"role": role, "content": safe_markdown(text)}
-
-
-def _version_line(progress: Progress) -> str:
-    words = "Now answered by version" if progress.moved else "Answered by version"
-    return f"<p>{words} <code>{html.escape(progress.version)}</code></p>"
+def _version_line(version: str, moved: bool) -> str:
+    words = "Now answered by version" if moved else "Answered by version"
+    return f"<p>{words} <code>{html.escape(version)}</code></p>"
 
 
 def _alert(message: str) -> str:
     return (
         f"<div role='alert'><strong>This may need help right now</strong><p>{html.escape(message)}</p></div>"
     )
-
-
-def _text_of(content: object) -> str:
-    """The text of a message as Gradio's browser side sends it: as it is, or in a list of parts."""
-    if isinstance(content, list):
-        return "".join(_text_of(part) for part in content)
-    if isinstance(content, dict):
-        return _text_of(content.get("text"))
-    return content if isinstance(content, str) else ""
-
-
-def _shortened(text: str, limit: int = 60) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def _swapped(turn: str) -> bool:
-    """Whether the second answer stands on the left: for half of the turns, so that a side wins nothing."""
-    return int(turn[-1], 16) % 2 == 1

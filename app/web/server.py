@@ -4,37 +4,27 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import gradio as gr
 import uvicorn
 from fastapi import APIRouter, FastAPI
-from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import RedirectResponse
 
+from app.limits import Limits
+from app.web.guards import PageDoor, SafeHeaders, SoundRequests, Visitors
 from app.web.theme import theme
-from feedback.records import new_id
 
 CHORES_EVERY = 60  # seconds
 A_YEAR = 365 * 24 * 3600  # seconds
 EVERY_ADDRESS = ("0.0.0.0", "::")
 UPLOAD_LIMIT = "1kb"  # the pages take no files
-
-# Gradio's page starts from inline scripts and styles; all else comes from this server, and goes nowhere else.
-CONTENT_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": CONTENT_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+QUEUE_LIMIT = 100  # events of one page that wait
 
 
 @dataclass(frozen=True)
@@ -62,10 +52,12 @@ def build_app(
     """
     app = FastAPI(lifespan=_doing(chores), openapi_url=None)
     allowed = ["*"] if host in EVERY_ADDRESS else [host, "localhost", "127.0.0.1"]
-    app.add_middleware(Visitors)
+    app.add_middleware(Visitors, limits=Limits())
     app.add_middleware(
-        SessionMiddleware, secret_key=secret, session_cookie="ratchet", max_age=A_YEAR, same_site="strict"
+        SessionMiddleware, secret_key=secret, session_cookie="ratchet", max_age=A_YEAR, same_site="lax"
     )
+    app.add_middleware(SoundRequests)
+    app.add_middleware(CORSMiddleware)  # lets no other origin in; beside it Gradio leaves its own out
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
     app.add_middleware(SafeHeaders)
     for router in routers:
@@ -76,9 +68,13 @@ def build_app(
 
 async def _with_pages(app: FastAPI, mounts: Sequence[Mount]) -> FastAPI:
     for mount in sorted(mounts, key=lambda mount: -len(mount.path)):  # the chat at "/" would take them all
+        if mount.path != "/":  # the page at "/" would answer for it without the last slash
+            app.add_api_route(mount.path, _to_page, include_in_schema=False)
+        door = Middleware(PageDoor, head=mount.head, enter=mount.enter)
         gr.mount_gradio_app(
             app,
-            mount.page(),
+            # Without `api_open` nobody goes past the queue.
+            mount.page().queue(max_size=QUEUE_LIMIT, api_open=False),
             path=mount.path,
             auth_dependency=mount.enter,
             theme=theme(),
@@ -90,45 +86,20 @@ async def _with_pages(app: FastAPI, mounts: Sequence[Mount]) -> FastAPI:
             ssr_mode=False,
             show_error=False,
             max_file_size=UPLOAD_LIMIT,
-            app_kwargs={"openapi_url": None},
+            app_kwargs={"openapi_url": None, "middleware": [door]},
         )
     return app
 
 
+def _to_page(request: Request) -> RedirectResponse:
+    return RedirectResponse(request.url.replace(path=request.url.path + "/", scheme="", netloc=""), 303)
+
+
 def run_app(app: FastAPI, host: str, port: int) -> None:
     """Serve until interrupted; open pages are given three seconds to finish."""
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
-
-
-class Visitors:
-    """Gives everybody who does something an id of their own in the signed cookie.
-
-    Only where something is sent: a page that was reached from elsewhere comes without its (strict) cookie,
-    and would else be taken for a new person's.
-    """
-
-    def __init__(self, app: ASGIApp):
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and not scope["path"].startswith("/api/"):
-            scope["session"].setdefault("person", new_id(datetime.now(UTC)))
-        await self._app(scope, receive, send)
-
-
-class SafeHeaders:
-    """Puts HEADERS on every answer."""
-
-    def __init__(self, app: ASGIApp):
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
+    uvicorn.run(
+        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3, server_header=False
+    )
 
 
 def _doing(chores: Sequence[Callable[[], object]]):

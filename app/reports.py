@@ -1,0 +1,216 @@
+"""What the rounds left behind, as a person reads it: how far one is, what it decided, what it won and lost."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.run_folder import Holder, RunFolder
+from eval.gate import interval
+from eval.objective import Gate
+from training.registry import BASE, versions
+
+STEPS = ("freeze", "sft", "dpo", "choose", "champion", "candidate", "decide")
+
+
+@dataclass(frozen=True)
+class Report:
+    """One round."""
+
+    name: str
+    plan: Mapping[str, Any]  # plan.json
+    made: Mapping[str, Any] | None  # run.json
+    decided: Mapping[str, Any] | None  # decision.json
+    failure: str | None  # why its last job failed
+    resumable: bool  # it can go on where it stopped
+    attempts: Sequence[Mapping[str, Any]]  # {"who", "at", "promotes"} each
+    progress: Sequence[Mapping[str, Any]]  # the lines of progress.jsonl
+    examined: bool  # evaluation.json is there
+
+    @property
+    def version(self) -> str | None:
+        """What it made, once it has."""
+        return self.made["version"] if self.made else None
+
+    @property
+    def step(self) -> str:
+        """Which of STEPS it is at, or stopped at."""
+        if self.examined:
+            return "decide"
+        last = self.progress[-1]["stage"] if self.progress else "sft"
+        if not self.made:
+            return last
+        return "candidate" if last.startswith(f"evaluate {self.version} on ") else "champion"
+
+    @property
+    def steps_taken(self) -> set[str]:
+        """Those of STEPS that are done."""
+        done = set(STEPS[: STEPS.index(self.step)]) if not self.decided else set(STEPS)
+        return done if any(line["stage"] == "dpo" for line in self.progress) else done - {"dpo"}
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the stage of the last line is done; None where nothing says how fast it goes."""
+        if not self.progress:
+            return None
+        last = self.progress[-1]
+        if "seconds_left" in last:
+            return last["seconds_left"]
+        first = next(line for line in self.progress if line["stage"] == last["stage"])
+        steps, seconds = last["step"] - first["step"], last["elapsed_s"] - first["elapsed_s"]
+        return seconds / steps * (last["steps"] - last["step"]) if steps > 0 and seconds > 0 else None
+
+    def losses(self) -> dict[str, list[tuple[int, float]]]:
+        """(step, loss) by training stage; what was trained again after a stop counts once."""
+        found: dict[str, dict[int, float]] = {}
+        for line in self.progress:
+            if "loss" in line:
+                found.setdefault(line["stage"], {})[line["step"]] = line["loss"]
+        return {stage: sorted(points.items()) for stage, points in found.items()}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One version by one metric: the mean over a suite's items, with its interval."""
+
+    version: str
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One item of the primary metric as both versions answered it."""
+
+    question: str
+    reference: str | None
+    champion: str  # the answers
+    candidate: str
+    before: float  # the scores
+    after: float
+
+
+class Reports:
+    """The rounds of the home, judged by `gate`. What is complete is read once."""
+
+    def __init__(self, home: Path, gate: Gate):
+        self._home, self._runs, self._gate = home, home / "runs", gate
+        self._finished: dict[str, Report] = {}
+        self._scores: dict[str, dict[str, list[tuple[str, Score]]]] = {}
+
+    def all(self) -> list[Report]:
+        """Every round that began, the newest first."""
+        plans = self._runs.glob("r*/plan.json")
+        return [self.one(plan.parent.name) for plan in sorted(plans, reverse=True)]
+
+    def one(self, name: str) -> Report:
+        """The round `name`, which began."""
+        if name not in self._finished:
+            report = _read(RunFolder(self._runs / name))
+            if report.decided is None:
+                return report
+            self._finished[name] = report
+        return self._finished[name]
+
+    def complaint(self) -> str | None:
+        """Why the last round that the server started ended before its time; None where none did."""
+        log, holder = self._home / "round.log", Holder.read(self._home)
+        if not log.exists() or (holder and log.stat().st_mtime < holder.started_at.timestamp()):
+            return None  # another one came after it
+        *_, last = ["", *log.read_text("utf-8", "replace").splitlines()]
+        return last.removeprefix("ratchet: ") if last.startswith("ratchet: ") else None
+
+    def versions(self) -> list[str]:
+        """Every version that can serve, the base first."""
+        return [BASE, *versions(self._home)]
+
+    def metrics(self) -> list[str]:
+        """Everything that a version was scored by, the primary first."""
+        found = {metric for report in self.all() for metric in self._scored(report)}
+        return sorted(found, key=lambda metric: (metric != self._gate.primary, metric))
+
+    def scores(self, metric: str) -> list[Score]:
+        """Every version that was examined on the same items as the last one was, the oldest first."""
+        by_suite = [
+            entry for report in reversed(self.all()) for entry in self._scored(report).get(metric, [])
+        ]
+        latest = by_suite[-1][0] if by_suite else None
+        return list({score.version: score for suite, score in by_suite if suite == latest}.values())
+
+    def cases(self, name: str, count: int) -> tuple[list[Case], list[Case]]:
+        """The largest wins and the largest losses of the round `name`, by the primary metric."""
+        run = RunFolder(self._runs / name)
+        evaluation = run.read("evaluation.json")
+        before, after = (
+            next(s for s in evaluation[role]["suites"].values() if self._gate.primary in s["scores"])
+            for role in ("champion", "candidate")
+        )
+        items = {item["id"]: item for suite in run.read("suites.json") for item in suite["items"]}
+        was, became = (side["scores"][self._gate.primary] for side in (before, after))
+
+        def case(item: str) -> Case:
+            answers = before["answers"].get(item, ""), after["answers"].get(item, "")
+            asked = items[item]
+            return Case(_question(asked), asked["reference"], *answers, was[item], became[item])
+
+        ranked = [case(item) for item in sorted(was, key=lambda item: (became[item] - was[item], item))]
+        won = [case for case in reversed(ranked) if case.after > case.before]
+        lost = [case for case in ranked if case.after < case.before]
+        return won[:count], lost[:count]
+
+    def _scored(self, report: Report) -> dict[str, list[tuple[str, Score]]]:
+        """{metric: [(the suite's hash, champion), (the suite's hash, candidate)]} of a finished round."""
+        if report.decided is None:
+            return {}
+        if report.name not in self._scores:
+            self._scores[report.name] = found = {}
+            for evaluation in RunFolder(self._runs / report.name).read("evaluation.json").values():
+                for suite in evaluation["suites"].values():
+                    for metric in suite["scores"]:
+                        if suite["scores"][metric]:
+                            score = self._score(evaluation["version"], suite, metric)
+                            found.setdefault(metric, []).append((suite["hash"], score))
+        return self._scores[report.name]
+
+    def _score(self, version: str, suite: Mapping[str, Any], metric: str) -> Score:
+        scores = suite["scores"][metric]
+        values = np.array(list(scores.values()))
+        clusters = [suite["clusters"][item] for item in scores]
+        gate = self._gate
+        low, high = interval(values[:, None], clusters, gate.confidence, gate.resamples, gate.seed)
+        return Score(version, float(values.mean()), float(low[0]), float(high[0]), len(values))
+
+
+def _read(run: RunFolder) -> Report:
+    failure = run.read("failure.json") if run.has("failure.json") else None
+    return Report(
+        name=run.name,
+        plan=run.read("plan.json"),
+        made=run.read("run.json") if run.has("run.json") else None,
+        decided=run.read("decision.json") if run.has("decision.json") else None,
+        failure=failure["reason"] if failure else None,
+        resumable=run.can_go_on(),
+        attempts=run.attempts(),
+        progress=_lines(run.path / "progress.jsonl"),
+        examined=run.has("evaluation.json"),
+    )
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON Lines file that somebody may be writing to."""
+    found = []
+    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # cut short by a kill, or not yet whole
+    return found
+
+
+def _question(item: Mapping[str, Any]) -> str:
+    return item["messages"][-1]["content"] if item["messages"] else item["text"]

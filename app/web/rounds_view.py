@@ -1,0 +1,324 @@
+"""What the rounds page shows, as HTML: every text that a person or a model wrote is escaped here."""
+
+import html
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from app.reports import STEPS, Case, Report, Score
+from app.schedule import Outlook
+from app.web.plots import Whisker, columns, curve, differences, whiskers
+from eval.objective import Gate
+from feedback.records import Event
+from feedback.satisfaction import Satisfaction
+
+STEP_NAMES = dict(
+    zip(
+        STEPS,
+        ("Freeze", "Answers", "Preferences", "Choose", "Examine champion", "Examine candidate", "Decide"),
+        strict=True,
+    )
+)
+STAGE_NAMES = {"sft": "Loss on answers", "dpo": "Loss on preferences"}
+EVENT_NAMES = {
+    "promote": "promoted a version",
+    "rollback": "rolled back",
+    "round_asked": "started a round",
+    "round_cancelled": "cancelled the round",
+    "schedule_paused": "paused the schedule",
+    "schedule_resumed": "resumed the schedule",
+}
+LATEST = 12  # versions in a plot
+
+
+def header(title: str, who: str) -> str:
+    """The top of the page: where one is, as whom, and the way out."""
+    return (
+        f"<header><div><h1>Rounds</h1><p>{_text(title)}</p></div>"
+        "<nav aria-label='Pages'><a href='/'>Chat</a><a href='/review'>Review desk</a></nav>"
+        f"<form method='post' action='/sign-out'><span>{_text(who)}</span>"
+        "<button type='submit'>Sign out</button></form></header>"
+    )
+
+
+def serving(champion: str, events: Sequence[Event], people: Sequence[Satisfaction]) -> str:
+    """The card of what serves now, since when, and how people like it."""
+    moved = [event for event in events if "version" in event.payload]
+    since = f"since {_when(moved[-1].at)}" if moved else "from the beginning"
+    how = "Nobody has rated its answers yet."
+    for one in people:
+        if one.version == champion:
+            low, high = one.interval
+            liked = f"<b>{one.share:.0%}</b> of {_count(one.rated, 'rated answer')} liked"
+            how = f"{liked} <small>{low:.0%} to {high:.0%}</small>"
+    return _card("Serves now", _text(champion), f"{since}<br>{how}")
+
+
+def running(report: Report | None, busy: bool, now: datetime) -> str:
+    """The card of what runs."""
+    if not busy:
+        return _card("Runs now", "Nothing", "No round is on its way.")
+    if report is None:
+        return _card("Runs now", "A round begins", "The dataset and the suites are being frozen.")
+    last = report.attempts[-1] if report.attempts else None
+    began = datetime.fromisoformat(last["at"]) if last else None
+    who = f"started by {_text(last['who'])}, {_duration((now - began).total_seconds())} ago" if last else ""
+    return _card("Runs now", f"{report.name}: {STEP_NAMES[report.step]}", f"{_time_left(report)}<br>{who}")
+
+
+def coming(outlook: Outlook, now: datetime, queue: int) -> str:
+    """The card of the next round and of what waits."""
+    words = outlook.words
+    if outlook.at is None:
+        when = "When you start one"
+    elif outlook.soon:
+        when = "Within a minute"
+    elif outlook.at <= now:
+        when = "With enough signals"
+    else:
+        when = _when(outlook.at)
+        words = f"In {_duration((outlook.at - now).total_seconds())} at the earliest. {words}"
+    waiting = f"{_count(queue, 'answer')} in the reviewers' queue"
+    return _card("Next round", when, f"{_text(words)}<br>{waiting}")
+
+
+def cards(*shown: str) -> str:
+    """Cards side by side."""
+    return f"<div class='cards'>{''.join(shown)}</div>"
+
+
+def live(report: Report | None) -> str:
+    """How far the round is that runs."""
+    if report is None:
+        return ""
+    last = report.progress[-1] if report.progress else {"step": 0, "steps": 0}
+    share = 100 * last["step"] / last["steps"] if last["steps"] else 0
+    bar = (
+        f"<div class='bar' role='progressbar' aria-label='{STEP_NAMES[report.step]}' aria-valuemin='0' "
+        f"aria-valuemax='100' aria-valuenow='{share:.0f}'><i style='width:{share:.1f}%'></i></div>"
+    )
+    pace = f"{last['tokens_per_s']:.0f} tokens/s" if "tokens_per_s" in last else ""
+    done = f"{last['step']} of {last['steps']}" if last["steps"] else "loading the model"
+    facts = " · ".join(filter(None, (done, _time_left(report), pace)))
+    return (
+        f"<section class='sheet'><h2>{report.name} runs</h2>{_stepper(report)}"
+        f"{bar}<p class='quiet'>{facts}</p>{_curves(report)}</section>"
+    )
+
+
+def complaint(words: str | None) -> str:
+    """Why the last try ended before its time."""
+    return f"<p class='note'>The last try ended: {_text(words)}</p>" if words else ""
+
+
+# plots
+
+
+def scores(metric: str | None, found: Sequence[Score], served: Sequence[str]) -> str:
+    """Every version by one metric."""
+    if metric is None or not found:
+        return "<p class='quiet'>The first finished round puts the base model and its candidate here.</p>"
+    marks = dict.fromkeys(served, "served") | {served[-1]: "serves"}
+    rows = [
+        Whisker(score.version, score.mean, score.low, score.high, marks.get(score.version, ""))
+        for score in found[-LATEST:]
+    ]
+    caption = f"{_spaced(metric)} on {found[-1].n} items, mean and interval"
+    return whiskers(caption, rows, ("version", "mean"))
+
+
+def liked(found: Sequence[Satisfaction], champion: str) -> str:
+    """How many of the rated answers people liked, by version."""
+    if not found:
+        return "<p class='quiet'>Nobody has rated an answer yet.</p>"
+    rows = [
+        Whisker(f"{one.version}", one.share, *one.interval, "serves" if one.version == champion else "")
+        for one in found[-LATEST:]
+    ]
+    total = sum(one.rated for one in found)
+    caption = f"Liked, of {_count(total, 'rated answer')}; share and 95 % interval"
+    return whiskers(caption, rows, ("version", "thumbs up"), digits=0, percent=True)
+
+
+def signals(per_day: Mapping[date, int], today: date, days: int) -> str:
+    """How much people said on each of the last `days` days."""
+    shown = {day: per_day.get(day, 0) for day in (today - timedelta(n) for n in reversed(range(days)))}
+    return columns(shown, "Signals a day", "signals")
+
+
+# rounds
+
+
+def label(report: Report, primary: str, is_running: bool) -> str:
+    """One line about a round, for the list."""
+    line = f"{report.name} · {outcome(report, is_running)}"
+    if report.decided and primary in report.decided["metrics"]:
+        line += f" · {_spaced(primary)} {report.decided['metrics'][primary]['difference']:+.3f}"
+    return line
+
+
+def outcome(report: Report, is_running: bool) -> str:
+    """What came of a round, in a word or two."""
+    if report.decided:
+        if report.decided["promoted"]:
+            return "promoted"
+        won = "won, not promoted"
+        return {"promote": won, "refuse": "refused", "not_enough_data": "not enough data"}[
+            report.decided["decision"]
+        ]
+    return "runs now" if is_running else "stopped" if report.resumable else "failed"
+
+
+def detail(
+    report: Report, gate: Gate, is_running: bool, cases: tuple[Sequence[Case], Sequence[Case]] | None
+) -> str:
+    """One round in full."""
+    parts = [f"<h2>{report.name} <span class='tag'>{outcome(report, is_running)}</span></h2>"]
+    if report.decided:
+        reasons = "".join(f"<li>{_text(reason)}</li>" for reason in report.decided["reasons"])
+        parts.append(f"<ul class='reasons'>{reasons}</ul>")
+    elif not is_running:
+        goes_on = "It can go on where it stopped." if report.resumable else "The next round begins anew."
+        parts.append(f"<p class='note'>{_text(report.failure or 'It was cut off.')} {goes_on}</p>")
+    parts.append(_lineage(report))
+    if report.decided and report.decided["metrics"]:
+        parts.append(_metrics(report.decided["metrics"], gate))
+    if cases:
+        won, lost = cases
+        name = _spaced(gate.primary)
+        parts.append(
+            _cases(f"Largest wins in {name}", won, report) + _cases(f"Largest losses in {name}", lost, report)
+        )
+    if not is_running:
+        parts.append(_curves(report))
+    return f"<section class='sheet'>{''.join(parts)}</section>"
+
+
+def log(events: Sequence[Event]) -> str:
+    """Who did what to the circle, and why; the newest first."""
+    if not events:
+        return "<p class='quiet'>Nobody has used a lever yet.</p>"
+    rows = "".join(
+        f"<tr><td>{_when(event.at)}</td><td>{_text(event.who)} {_did(event)}</td>"
+        f"<td>{_text(event.payload['why'])}</td></tr>"
+        for event in events
+    )
+    heads = "".join(f"<th scope='col'>{name}</th>" for name in ("when", "who did what", "why"))
+    return f"<table class='log'><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _did(event: Event) -> str:
+    done = EVENT_NAMES[event.kind]
+    return f"{done}: {_text(event.payload['version'])}" if "version" in event.payload else done
+
+
+def _stepper(report: Report) -> str:
+    taken = report.steps_taken
+    items = ""
+    for step in STEPS:
+        state = "now" if step == report.step else "done" if step in taken else ""
+        current = " aria-current='step'" if state == "now" else ""
+        items += f"<li class='{state}'{current}>{STEP_NAMES[step]}</li>"
+    return f"<ol class='steps'>{items}</ol>"
+
+
+def _curves(report: Report) -> str:
+    shown = [
+        curve(points, _steps(report, stage), STAGE_NAMES[stage]) for stage, points in report.losses().items()
+    ]
+    return f"<div class='two'>{''.join(shown)}</div>" if shown else ""
+
+
+def _steps(report: Report, stage: str) -> int:
+    return next(line["steps"] for line in reversed(report.progress) if line["stage"] == stage)
+
+
+def _time_left(report: Report) -> str:
+    seconds = report.seconds_left
+    return f"{_duration(seconds)} left in this step" if seconds is not None else ""
+
+
+def _lineage(report: Report) -> str:
+    counts = report.plan["counts"]
+    rows = ", ".join(
+        f"{counts[kind]:,} {noun}"
+        for kind, noun in (("sft", "answers"), ("preference", "pairs"), ("unpaired", "thumbs"))
+        if counts.get(kind)
+    )
+    made = f"<code>{_text(report.version)}</code>" if report.version else "not made yet"
+    chosen = f"<small>after {report.made['chosen'].upper()}</small>" if report.made else ""
+    steps = (
+        ("dataset", f"<code>{_text(report.plan['dataset_hash'])}</code>"),
+        ("rows", f"{rows}<small>{counts['tokens']:,} tokens</small>"),
+        ("version", made + chosen),
+        ("measured against", f"<code>{_text(report.plan['champion'])}</code>"),
+    )
+    items = "".join(f"<li><span>{name}</span>{value}</li>" for name, value in steps)
+    by = ", ".join(f"{_text(a['who'])} {_when(datetime.fromisoformat(a['at']))}" for a in report.attempts)
+    started = f"<p class='quiet'>Worked on by {by}</p>" if by else ""
+    return f"<ol class='lineage' aria-label='Lineage'>{items}</ol>{started}"
+
+
+def _metrics(metrics: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
+    rows = []
+    for name, found in metrics.items():
+        guard = gate.guards.get(name)
+        mark = "primary" if name == gate.primary else "guard" if guard else ""
+        limit = -guard.margin if guard else None
+        numbers = f"{found['champion']:.3f} → {found['candidate']:.3f}, {found['n']} items"
+        whisker = Whisker(
+            _spaced(name), found["difference"], found["low"], found["high"], mark, limit, numbers
+        )
+        rows.append(whisker)
+    caption = "Candidate less champion, with interval; the dashed line is what a guard may lose"
+    return differences(caption, rows, ("metric", "difference"))
+
+
+def _cases(title: str, cases: Sequence[Case], report: Report) -> str:
+    if not cases:
+        return ""
+    champion, candidate = _text(report.plan["champion"]), _text(report.version)
+    shown = ""
+    for number, case in enumerate(cases):
+        expert = f"<p class='quiet'>The expert: {_text(case.reference)}</p>" if case.reference else ""
+        shown += (
+            f"<details{' open' if number == 0 else ''}><summary><span class='tag'>{case.after - case.before:+.3f}"
+            f"</span> {_text(case.question)}</summary><div class='two'>"
+            f"<div><span>{champion} · {case.before:.3f}</span><p>{_text(case.champion)}</p></div>"
+            f"<div><span>{candidate} · {case.after:.3f}</span><p>{_text(case.candidate)}</p></div></div>"
+            f"{expert}</details>"
+        )
+    return f"<div class='cases'><h3>{title}</h3>{shown}</div>"
+
+
+# words
+
+
+def _card(title: str, value: str, text: str) -> str:
+    return f"<section class='card'><h2>{title}</h2><p class='value'>{value}</p><p class='quiet'>{text}</p></section>"
+
+
+def _text(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _spaced(metric: str) -> str:
+    return _text(metric.replace("_", " "))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _when(at: datetime) -> str:
+    return f"<time datetime='{at.isoformat()}'>{at.astimezone(UTC):%d %b %Y, %H:%M} UTC</time>"
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{max(seconds, 0):.0f} s"
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    hours = minutes / 60
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
