@@ -17,8 +17,8 @@ from eval.exam import Evaluation, examine
 from eval.objective import Objective
 from eval.suites import Suite
 from feedback.errors import RatchetError
+from training.background import work_in_background
 from training.registry import adapter_of
-from training.threads import NICENESS
 
 
 class Reporter:
@@ -71,7 +71,7 @@ def examine_version(
 
 def main(run_path: str) -> int:
     """Examine the champion and the candidate of the round in `run_path`; exit status."""
-    os.nice(NICENESS)
+    work_in_background()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     settings, run = read_settings(), RunFolder(Path(run_path))
     try:

@@ -20,7 +20,6 @@ from eval.gate import Decision, decide
 from eval.objective import Objective
 from eval.suites import Suite
 from feedback.errors import RatchetError
-from training.threads import BESIDE_OTHERS
 
 Log = Callable[[str], None]
 
@@ -155,8 +154,7 @@ def _run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log
     (run.path / "failure.json").unlink(missing_ok=True)
     prefix = shlex.split(os.environ.get("RATCHET_LAUNCHER", "")) if module == "training.job" else []
     command = [*prefix, sys.executable, "-m", module, str(run.path)]
-    environment = BESIDE_OTHERS | os.environ
-    environment |= {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
+    environment = os.environ | {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
     environment |= {"RATCHET_OBJECTIVE": str(settings.objective)}
     with (run.path / log_name).open("ab") as output:
         child = subprocess.Popen(command, stdout=output, stderr=output, env=environment)

@@ -14,13 +14,11 @@ from app.settings import Settings
 from feedback.errors import RatchetError, StoreBusy
 from feedback.store import Store
 from training.registry import BASE, adapter_of
-from training.threads import BESIDE_OTHERS
 
 ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",  # else every click is summed up with pandas, for nobody
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    **BESIDE_OTHERS,
 }
 
 

@@ -1,7 +1,7 @@
-"""Four people chat while a reviewer works and a round trains: `python -m tests.measure_together URL [SECONDS]`.
+"""People chat at a running server, and a reviewer looks at the desk: how long each of them waits.
 
-Against a running `ratchet serve` on a home of its own, with RATCHET_MEASURE_COOKIE holding a signed-in
-reviewer's `ratchet_staff` cookie. Prints one JSON document: first-token and longest waits alone and together.
+`python -m tests.measure_together URL PEOPLE SECONDS`, with RATCHET_MEASURE_COOKIE holding a signed-in reviewer's
+`ratchet_staff` cookie. The server stands on a home of its own: what is asked is kept there. Prints one document.
 """
 
 import json
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -67,42 +66,47 @@ def summary(values: list[float]) -> dict[str, float]:
     }
 
 
-def figures(chatters: list[Chatter]) -> dict[str, Any]:
-    parts = {
-        "first_token_s": [value for c in chatters for value in c.first],
-        "longest_gap_s": [value for c in chatters for value in c.gaps],
-        "rating_s": [value for c in chatters for value in c.clicks],
-    }
-    return {name: summary(values) for name, values in parts.items() if values} | {
-        "answers": sum(c.answers for c in chatters)
-    }
-
-
-def main(url: str, seconds: float) -> None:
+def main(url: str, people: int, seconds: float) -> None:
     problems: list[str] = []
-    alone = Chatter(url, 0)
-    until(time.monotonic() + min(60, seconds / 3), alone.once, problems)
-    together = [Chatter(url, 11 * n) for n in range(1, 5)]
-    deadline = time.monotonic() + seconds
-    threads = [threading.Thread(target=until, args=(deadline, c.once, problems)) for c in together]
+    chatters = [Chatter(url, 11 * n) for n in range(people)]
+    began = time.monotonic()
+    works = [chatter.once for chatter in chatters]
     looks: list[float] = []
     if cookie := os.environ.get("RATCHET_MEASURE_COOKIE"):
         desk = httpx.Client(base_url=url, cookies={"ratchet_staff": cookie}, timeout=60, trust_env=False)
 
         def look() -> None:
-            began = time.monotonic()
+            asked = time.monotonic()
             desk.get("/review/").raise_for_status()
-            looks.append(time.monotonic() - began)
+            looks.append(time.monotonic() - asked)
             time.sleep(2)
 
-        threads.append(threading.Thread(target=until, args=(deadline, look, problems)))
+        works.append(look)
+    threads = [threading.Thread(target=until, args=(began + seconds, work, problems)) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    document = {"alone": figures([alone]), "together": figures(together), "problems": problems}
-    print(json.dumps(document | ({"desk_s": summary(looks)} if looks else {}), indent=1))
+    took = time.monotonic() - began
+    parts = {
+        "first_token_s": [value for c in chatters for value in c.first],
+        "longest_gap_s": [value for c in chatters for value in c.gaps],
+        "rating_s": [value for c in chatters for value in c.clicks],
+        "desk_s": looks,
+    }
+    kept = [c.visitor.client.get("/mine.json").json()["chats"] for c in chatters]
+    answers = [answer for chats in kept for chat in chats for answer in chat["answers"]]
+    document = {name: summary(values) for name, values in parts.items() if values} | {
+        "people": people,
+        "answers": sum(c.answers for c in chatters),
+        "answers_kept": len(answers),
+        "ratings": sum(len(c.clicks) for c in chatters),
+        "ratings_kept": sum(len(answer["said"]) for answer in answers),
+        "tokens_per_s": round(sum(answer["completion_tokens"] for answer in answers) / took, 2),
+        "problems": problems,
+    }
+    print(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 300)
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

@@ -1,39 +1,31 @@
-"""The child processes of a round: how they are started."""
+"""The child processes of a round beside the server: they come second, and end with the round."""
 
-from pathlib import Path
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from app.rounds import _run_job
-from app.run_folder import RunFolder
-from app.settings import Settings
-from training.threads import BESIDE_OTHERS
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ONLY LINUX has these: not tested here")
 
-LOOK = "import os\nfor name in {names}: print(name, os.environ.get(name))\n"
+JOB = "from training.background import work_in_background; work_in_background(); "
 
 
-def seen_by_a_child(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment that a job finds, for the names that we set."""
-    modules = home / "modules"
-    modules.mkdir()
-    (modules / "look.py").write_text(LOOK.format(names=[*BESIDE_OTHERS, "RATCHET_HOME"]))
-    monkeypatch.setenv("PYTHONPATH", str(modules))
-    run = RunFolder(home / "runs" / "r0001")
-    run.path.mkdir(parents=True)
-    settings = Settings(home, Path("objectives/medical").absolute(), home / "cache")
-    _run_job("look", settings, run, "look.log", log=print)
-    return dict(line.split(" ", 1) for line in (run.path / "look.log").read_text().splitlines())
+def test_a_job_lets_everybody_else_go_first():
+    """Its threads have the scheduling class of idle work, also those that are started later."""
+    look = "import os, threading; t = threading.Thread(target=lambda: print(os.sched_getscheduler(0))); t.start()"
+    done = subprocess.run([sys.executable, "-c", JOB + look], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == os.SCHED_IDLE
 
 
-def test_a_job_leaves_the_cores_to_others_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Training threads that spin would starve the chat on the same cores."""
-    for name in BESIDE_OTHERS:
-        monkeypatch.delenv(name, raising=False)
-    assert seen_by_a_child(tmp_path, monkeypatch) == {**BESIDE_OTHERS, "RATCHET_HOME": str(tmp_path)}
-
-
-def test_a_persons_own_setting_of_the_threads_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Who has a machine for training alone may let its threads spin."""
-    for name in BESIDE_OTHERS:
-        monkeypatch.setenv(name, "mine")
-    assert {seen_by_a_child(tmp_path, monkeypatch)[name] for name in BESIDE_OTHERS} == {"mine"}
+def test_a_job_ends_when_its_round_is_killed():
+    """Nobody trains on for a round that is gone: whoever goes on with it would share the folder."""
+    child = JOB + "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    round_ = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert int(round_.stdout.readline())
+    round_.send_signal(signal.SIGKILL)
+    round_.wait()
+    with round_.stdout as shared:
+        assert shared.read() == ""  # which ends when the job has let go of it

@@ -527,7 +527,9 @@ def test_what_is_removed_is_not_missed(file):
     with Store.open(file) as store:
         store.add(turn(), rating("s1"), rating("s2"))
         store._connection = Observed(store._connection)
-        store.write(lambda connection: -connection.execute("DELETE FROM signal WHERE id = 's1'").fetchone()[0])
+        store.write(
+            lambda connection: -connection.execute("DELETE FROM signal WHERE id = 's1'").fetchone()[0]
+        )
         assert marks == ["2"]
         assert [s.id for s in store.events().signals] == ["s2"]
         assert file.with_suffix(".mark").read_text() == "2"

@@ -13,8 +13,8 @@ import traceback
 from pathlib import Path
 
 from feedback.errors import RatchetError
+from training.background import work_in_background
 from training.interruption import Cancelled, Interruption
-from training.threads import NICENESS
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     (run_dir / "failure.json").unlink(missing_ok=True)
     # Nothing is fetched or reported from here; the libraries read these when they are first imported.
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_DATASETS_OFFLINE": "1"}
-    os.nice(NICENESS)
+    work_in_background()
     interruption = Interruption()
     try:
         for asked in (signal.SIGTERM, signal.SIGINT):

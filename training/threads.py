@@ -1,15 +1,10 @@
-"""How many CPU threads this process may really use, and how they wait beside another process."""
+"""How many CPU threads this process may really use."""
 
 import math
 import os
 from pathlib import Path
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "<quota> <period>" or "max <period>" (cgroup v2)
-
-# For the environment of a process before it imports torch. By itself libgomp lets a thread that waits for the
-# others spin for many milliseconds, on a core that another process needs: chat and training then all but stop.
-BESIDE_OTHERS = {"OMP_WAIT_POLICY": "PASSIVE"}
-NICENESS = 10  # of training and evaluation: the chat comes first
 
 
 def usable_threads() -> int:

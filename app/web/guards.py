@@ -18,7 +18,12 @@ from feedback.records import new_id
 
 SIGN_IN = "/sign-in"
 BODY_LIMIT = 1_000_000  # bytes of one request
-PERSONLESS = ("/api/", "/sign-", "/review", "/rounds")  # paths where something is sent by no visitor of a page
+PERSONLESS = (
+    "/api/",
+    "/sign-",
+    "/review",
+    "/rounds",
+)  # paths where something is sent by no visitor of a page
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
