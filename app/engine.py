@@ -7,6 +7,7 @@ theirs. A version that is unloaded keeps its turns until its last stream has end
 
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
@@ -29,6 +30,7 @@ from training.rendering import render
 BASE = "base"  # the version without an adapter
 SMOKE_PROMPT = ({"role": "user", "content": "How much water does an adult need in a day?"},)
 SLICE = 0.25  # seconds for one version while others wait for their turn
+LOOK_EVERY = 2  # seconds between two looks at who else computes
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +104,17 @@ class _Served:
 class Engine:
     """A base model and its adapters, each under the name of its version; safe to use from any thread."""
 
-    def __init__(self, folder: Path, max_batch: int = 8):
+    def __init__(self, folder: Path, max_batch: int = 8, crowded: Callable[[], bool] = lambda: False):
+        """`crowded` says whether others compute on these cores now; one is left to them then."""
         self._tokenizer = load_tokenizer(folder)
         self._model = load_model(folder)
         stops = self._model.generation_config.eos_token_id or self._tokenizer.eos_token_id
         self._stops = set(stops) if isinstance(stops, list) else {stops}
         self._context = self._model.config.max_position_embeddings
         self._max_batch = max_batch
+        self._crowded = crowded
+        self._threads = torch.get_num_threads()
+        self._looked = -math.inf  # when `crowded` was asked last
         self._adapters: PeftModel | None = None
         self._active: str | None = None  # the adapter, or BASE, that the layers apply; None where unknown
         self._names = itertools.count(1)
@@ -213,8 +219,15 @@ class Engine:
 
     # in the worker thread
 
+    def _share_cores(self) -> None:
+        """Threads that wait for one which another process holds up are slower together than one alone."""
+        if time.monotonic() - self._looked > LOOK_EVERY:
+            self._looked = time.monotonic()
+            torch.set_num_threads(max(1, self._threads - 1) if self._crowded() else self._threads)
+
     def _serve(self, served: _Served) -> None:
         """A slice of time for one version."""
+        self._share_cores()
         try:
             self._activate(served.adapter)
             until = time.monotonic() + SLICE

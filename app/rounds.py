@@ -157,7 +157,10 @@ def _run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log
     environment = os.environ | {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
     environment |= {"RATCHET_OBJECTIVE": str(settings.objective)}
     with (run.path / log_name).open("ab") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        # In a session of its own the job can be put behind everybody else's; see training.background.
+        child = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
         with _stopping(child):
             for line in _progress_lines(run, child):
                 log(line)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from app.domain import load_domain
 from app.door import write_server_file
+from app.run_folder import is_held
 from app.settings import Settings
 from feedback.errors import RatchetError, StoreBusy
 from feedback.store import Store
@@ -40,7 +41,7 @@ def serve(settings: Settings, host: str, port: int, password: str | None, log: C
     with _open_store(settings) as store, ExitStack() as closing:
         base = base_model_folder(objective.base_model, settings.cache, log)
         log(f"loading {objective.base_model}")
-        engine = Engine(base)
+        engine = Engine(base, crowded=lambda: is_held(settings.home))
         closing.callback(engine.close)
         operations = Operations(settings, objective, store)
         champion = operations.champion()
