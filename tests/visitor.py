@@ -32,14 +32,17 @@ class Visitor:
             (part, event): (dependency["id"], len(dependency["inputs"]))
             for dependency in config["dependencies"]
             for part, event in dependency["targets"]
+            if part is not None
         }
+        self._next = {d["trigger_after"]: (d["id"], len(d["inputs"])) for d in config["dependencies"]}
 
     def close(self) -> None:
         self.client.close()
 
     def act(self, elem_id: str, event: str, data: Sequence[Any] = (), **more: Any) -> Outcome:
         """Send what a page sends, or what it never would; what is missing of `data` is None."""
-        joined = self._join(elem_id, event, data, **more)
+        part = self._named[elem_id]
+        joined = self._join(*self._events[part, event], data, trigger_id=part, **more)
         if joined.is_error:
             return Outcome(False, joined.text)
         last = [message for _, message in self._messages()][-1]
@@ -47,19 +50,23 @@ class Visitor:
 
     def ask(self, question: str) -> Iterator[float]:
         """Ask with consent; gives the time (monotonic) of each picture of the answer, the first one empty."""
-        self._join("send", "click", (question, True)).raise_for_status()
-        for at, message in self._messages():
-            if message["msg"] == "process_generating":
-                yield at
-            assert message.get("success", True), message
+        function, inputs = self._events[self._named["send"], "click"]
+        data = (question, True)
+        while True:  # the click, the answer, and the page after it
+            self._join(function, inputs, data).raise_for_status()
+            for at, message in self._messages():
+                if message["msg"] == "process_generating":
+                    yield at
+                assert message.get("success", True), message
+            if function not in self._next:
+                return
+            (function, inputs), data = self._next[function], ()
 
-    def _join(self, elem_id: str, event: str, data: Sequence[Any], **more: Any) -> httpx.Response:
-        function, inputs = self._events[self._named[elem_id], event]
+    def _join(self, function: int, inputs: int, data: Sequence[Any], **more: Any) -> httpx.Response:
         body = {
             "data": [*data, *[None] * (inputs - len(data))],
             "fn_index": function,
             "session_hash": self.session,
-            "trigger_id": self._named[elem_id],
         }
         return self.client.post("/gradio_api/queue/join", json=body | more)
 

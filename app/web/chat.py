@@ -8,13 +8,14 @@ import html
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
 import gradio as gr
 
 from app.conversations import Conversations
-from app.transcript import Progress
+from app.transcript import Exchange, Progress
 from app.web.edge import CLICK, HIDDEN, Updates, in_words, person_of
 from app.web.feedback_panel import FeedbackPanel, messages_shown, said_by
 from app.web.sidebar import Sidebar
@@ -38,6 +39,16 @@ def chat_page(conversations: Conversations, objective: Objective) -> gr.Blocks:
     return page
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question that is on its way."""
+
+    question: str
+    consent: bool
+    instead_of: str | None  # the turn whose question it replaces
+    last: str | None  # the turn that was the last when it was asked
+
+
 class ChatPage:
     """The parts of the page as attributes, and what happens when one is used."""
 
@@ -54,6 +65,7 @@ class ChatPage:
         """Everything, from top to bottom, inside the open Blocks."""
         self.conversation = gr.State(None)  # an id, as is the next; both are checked at each use
         self.replaced = gr.State(None)  # the answer whose question is being edited
+        self.asked = gr.State(None)  # Asked, or the id of the answer that gets a second one beside it
         self.last_open = gr.BrowserState(None, storage_key="ratchet-chat", **REMEMBERED)
         self.agreed = gr.BrowserState(False, storage_key="ratchet-consent", **REMEMBERED)
         self.sidebar.lay_out()
@@ -114,7 +126,15 @@ class ChatPage:
     @property
     def everything(self) -> list:
         """All that can change."""
-        chat = [self.conversation, self.replaced, self.last_open, self.chatbot, self.red_flag, self.consent]
+        chat = [
+            self.conversation,
+            self.replaced,
+            self.asked,
+            self.last_open,
+            self.chatbot,
+            self.red_flag,
+            self.consent,
+        ]
         under = [self.examples, self.under, self.version, self.edit, self.again, self.editing]
         composer = [self.question, self.send, self.stop, self.sidebar.new]
         return [*chat, *under, *composer, *self.sidebar.parts, *self.feedback.parts]
@@ -124,16 +144,22 @@ class ChatPage:
     def connect(self) -> None:
         """Tie each part to what it does."""
         everything = self.everything
-        asking = [self.question, self.consent, self.conversation, self.replaced]
-        for event in (self.send.click, self.question.submit):
-            event(self.ask, asking, everything, **ANSWERS)
-        for button in self.example_buttons:
-            button.click(self.ask, [button, self.consent, self.conversation], everything, **ANSWERS)
-        self.stop.click(self.end, [self.conversation], None, **CLICK)
         about = [self.conversation, self.feedback.turn]
+        asking = [self.question, self.consent, self.conversation, self.replaced]
+        begun = [
+            event(self.ask, asking, everything, **CLICK) for event in (self.send.click, self.question.submit)
+        ]
+        for button in self.example_buttons:
+            begun.append(button.click(self.ask, [button, *asking[1:3]], everything, **CLICK))
+        begun.append(self.again.click(self.try_again, about, everything, **CLICK))
+        for event in begun:
+            # Gradio builds each output of an event anew for every picture: so few as can be while it is written.
+            written = [self.chatbot, self.feedback.left, self.feedback.right]
+            writing = event.success(self.write, [self.conversation, self.asked], written, **ANSWERS)
+            writing.then(self.finish, [self.conversation, self.asked], everything, **CLICK)
+        self.stop.click(self.end, [self.conversation], None, **CLICK)
         self.edit.click(self.begin_editing, about, [self.replaced, self.editing, self.question], **CLICK)
         self.leave.click(self.leave_editing, None, [self.replaced, self.editing, self.question], **CLICK)
-        self.again.click(self.try_again, [*about, self.consent], everything, **ANSWERS)
         self.consent.input(lambda agreed: agreed, self.consent, self.agreed, **CLICK)
         self.sidebar.new.click(self.begin_anew, None, everything, **CLICK)
         self.sidebar.list.input(self.open, [self.sidebar.list], everything, **CLICK)
@@ -180,48 +206,81 @@ class ChatPage:
         conversation: str | None,
         instead_of: str | None = None,
         request: gr.Request = None,
-    ) -> Iterator[Updates]:
-        """Answer a question in the sight of the person who asked it."""
+    ) -> Updates:
+        """Show the question, with an answer to come."""
         person = person_of(request)
         with in_words():
             conversation = conversation or self._chats.open(person)
             exchanges = self._chats.exchanges(conversation, person)
-            answering = self._chats.ask(conversation, person, question, consent, instead_of)
-            first = last = next(answering)
-        before = takewhile(lambda exchange: exchange.turn.id != instead_of, exchanges)
-        shown = [message for exchange in before for message in messages_shown(exchange)]
-        shown.append(said_by("user", question))
-        with closing(answering):
-            try:
-                for last in _at_intervals(first, answering):
-                    if not last.done:
-                        yield self._while_answering(conversation, shown, last)
-            except RatchetError as error:
-                gr.Warning(html.escape(str(error)))
-        if last.exchange is None:
-            gr.Warning("No answer came of it. Please ask again.")
-        updates = self._page(conversation, person, moved=last.moved)
-        yield updates if last.exchange else updates | {self.question: question}
+        asked = Asked(question, consent, instead_of, exchanges[-1].turn.id if exchanges else None)
+        return {
+            self.conversation: conversation,
+            self.asked: asked,
+            self.chatbot: self._with_question(asked, exchanges, ""),
+            self.question: "",
+            **self._writing(True),
+            self.examples: gr.update(visible=False),
+            self.under: gr.update(visible=False),
+            self.editing: gr.update(visible=False),
+            self.red_flag: gr.update(visible=False),
+            **self.feedback.hide(),
+        }
 
-    def try_again(
-        self, conversation: str, turn: str, consent: bool, request: gr.Request
-    ) -> Iterator[Updates]:
+    def try_again(self, conversation: str, turn: str, request: gr.Request) -> Updates:
         """A second answer: beside the first where a choice can be kept, in its place where it cannot."""
+        with in_words():
+            exchange = self.feedback.exchange(conversation, person_of(request), turn)
+        if not exchange.kept:
+            return self.ask(exchange.question, False, conversation, turn, request)
+        waiting = self.feedback.compare(exchange, Progress("", exchange.turn.version))
+        return {self.asked: turn} | waiting | self._writing(True)
+
+    def write(self, conversation: str, asked: "Asked | str", request: gr.Request) -> Iterator[Updates]:
+        """The answer as it is written, to the question that was asked or beside the turn that is named."""
+        try:
+            if isinstance(asked, Asked):
+                yield from self._write(conversation, asked, person_of(request))
+            else:
+                yield from self._write_beside(conversation, asked, person_of(request))
+        except RatchetError as error:
+            gr.Warning(html.escape(str(error)))
+
+    def _write(self, conversation: str, asked: "Asked", person: str) -> Iterator[Updates]:
+        exchanges = self._chats.exchanges(conversation, person)
+        answering = self._chats.ask(conversation, person, asked.question, asked.consent, asked.instead_of)
+        with closing(answering):
+            for progress in _at_intervals(answering):
+                yield {self.chatbot: self._with_question(asked, exchanges, progress.text)}
+
+    def _write_beside(self, conversation: str, turn: str, person: str) -> Iterator[Updates]:
+        exchange = self.feedback.exchange(conversation, person, turn)
+        with closing(self._chats.alternative(conversation, person, turn)) as answering:
+            for progress in _at_intervals(answering):
+                yield self.feedback.beside(exchange, progress.text)
+
+    def finish(self, conversation: str, asked: "Asked | str", request: gr.Request) -> Updates:
+        """The page with what came of it."""
         person = person_of(request)
         with in_words():
-            exchange = self.feedback.exchange(conversation, person, turn)
-            if not exchange.kept:
-                yield from self.ask(exchange.question, False, conversation, turn, request)
-                return
-            answering = self._chats.alternative(conversation, person, turn)
-            first = next(answering)
-        with closing(answering):
-            try:
-                for last in _at_intervals(first, answering):
-                    yield self.feedback.compare(exchange, last) | self._writing(not last.done)
-            except RatchetError as error:
-                gr.Warning(html.escape(str(error)))
-                yield self._writing(False)
+            if isinstance(asked, str):
+                exchange = self.feedback.exchange(conversation, person, asked)
+                second = exchange.alternative
+                progress = Progress(
+                    second.answer if second else "", "", done=True, exchange=second and exchange
+                )
+                return self.feedback.compare(exchange, progress) | self._writing(False)
+            shown = self._page(conversation, person)
+            exchanges = self._chats.exchanges(conversation, person)
+        if not exchanges or exchanges[-1].turn.id == asked.last:
+            gr.Warning("No answer came of it. Please ask again.")
+            return shown | {self.question: asked.question}
+        return shown
+
+    def _with_question(self, asked: "Asked", exchanges: list[Exchange], answer: str) -> list[dict[str, str]]:
+        """The chat with a question in its place and the answer as far as it is."""
+        before = takewhile(lambda exchange: exchange.turn.id != asked.instead_of, exchanges)
+        shown = [message for exchange in before for message in messages_shown(exchange)]
+        return [*shown, said_by("user", asked.question), said_by("assistant", answer or "…")]
 
     def begin_editing(self, conversation: str, turn: str, request: gr.Request) -> Updates:
         """The server's copy of the question, to be asked in another way."""
@@ -243,22 +302,6 @@ class ChatPage:
 
     # the page as the server knows it
 
-    def _while_answering(self, conversation: str, shown: list[dict], progress: Progress) -> Updates:
-        return {
-            self.conversation: conversation,
-            self.chatbot: [*shown, said_by("assistant", progress.text or "…")],
-            self.question: "",
-            **self._writing(True),
-            self.examples: gr.update(visible=False),
-            self.under: gr.update(visible=True),
-            self.edit: gr.update(visible=False),
-            self.again: gr.update(visible=False),
-            self.editing: gr.update(visible=False),
-            self.version: _version_line(progress.version, progress.moved),
-            self.red_flag: gr.update(visible=False),
-            **self.feedback.hide(),
-        }
-
     def _writing(self, now: bool) -> Updates:
         """Stop in the place of Send, and no other chat to open, while an answer is written."""
         return {
@@ -268,7 +311,7 @@ class ChatPage:
             self.sidebar.list: gr.update(interactive=not now),
         }
 
-    def _page(self, conversation: str | None, person: str, moved: bool = False) -> Updates:
+    def _page(self, conversation: str | None, person: str) -> Updates:
         """Everything, with `conversation` open; Refused when it is not the person's."""
         exchanges = self._chats.exchanges(conversation, person) if conversation else []
         last = exchanges[-1] if exchanges else None
@@ -285,26 +328,27 @@ class ChatPage:
             self.edit: gr.update(visible=True),
             self.again: gr.update(visible=not flagged),
             self.editing: gr.update(visible=False),
-            self.version: _version_line(last.turn.version, moved) if last else "",
+            self.version: _version_line(exchanges) if last else "",
             self.red_flag: gr.update(visible=flagged, value=_alert(last.turn.answer) if flagged else ""),
             **self.sidebar.show(conversation if exchanges else None, person),
             **(self.feedback.show(conversation, person, last.turn.id) if last else self.feedback.hide()),
         }
 
 
-def _at_intervals(first: Progress, others: Iterator[Progress]) -> Iterator[Progress]:
-    """As many of `first` and `others` as an eye can follow, and always the last."""
-    yield first
+def _at_intervals(progress: Iterator[Progress]) -> Iterator[Progress]:
+    """As many of `progress` as an eye can follow, and always the last."""
     shown = 0.0
-    for one in others:
+    for one in progress:
         if one.done or time.monotonic() - shown >= PAUSE:
             yield one
             shown = time.monotonic()
 
 
-def _version_line(version: str, moved: bool) -> str:
+def _version_line(exchanges: list[Exchange]) -> str:
+    models = [exchange.turn.version for exchange in exchanges if exchange.turn.red_flag is None]
+    moved = exchanges[-1].turn.red_flag is None and models[-2:-1] not in ([], models[-1:])
     words = "Now answered by version" if moved else "Answered by version"
-    return f"<p>{words} <code>{html.escape(version)}</code></p>"
+    return f"<p>{words} <code>{html.escape(exchanges[-1].turn.version)}</code></p>"
 
 
 def _alert(message: str) -> str:

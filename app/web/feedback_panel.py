@@ -176,17 +176,20 @@ class FeedbackPanel:
 
     def compare(self, exchange: Exchange, progress: Progress) -> Updates:
         """A second answer beside the first, as far as it is; which side is which depends on the turn's id."""
-        answers = [safe_markdown(exchange.turn.answer), safe_markdown(progress.text) or "…"]
-        left, right = reversed(answers) if _swapped(exchange.turn.id) else answers
         in_vain = progress.done and progress.exchange is None
         return {
             self.comparison: gr.update(visible=not in_vain),
             self.choices: gr.update(visible=progress.done and not in_vain),
-            self.left: left,
-            self.right: right,
+            **self.beside(exchange, progress.text),
             self.editor: gr.update(visible=False),
             self.thanks: "<p>The second answer came to nothing new.</p>" if in_vain else "",
         }
+
+    def beside(self, exchange: Exchange, second: str) -> Updates:
+        """Both answers in their places."""
+        answers = [safe_markdown(exchange.turn.answer), safe_markdown(second) or "…"]
+        left, right = reversed(answers) if _swapped(exchange.turn.id) else answers
+        return {self.left: left, self.right: right}
 
     def _choose(self, said: str) -> Callable:
         def choose(conversation: str, turn: str, request: gr.Request) -> Updates:
