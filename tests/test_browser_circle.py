@@ -106,6 +106,7 @@ def test_the_answering_version_changes_when_the_operator_promotes(installation: 
         assert json.loads(promoted.stdout) == {"champion": version, "previous": "base"}
         ask("And with a fever?", 2)
         expect(page.locator("#version")).to_contain_text("base")
+        page.locator(".toggle-button").click()
         page.locator("#new-chat").click()
         expect(page.locator("#chat .bot.message")).to_have_count(0)
         ask("What helps with a fever?", 1)
