@@ -26,7 +26,7 @@ from feedback.records import OWN, Event, Example, Knowledge, Review, StaffRole, 
 from feedback.store import Store
 from feedback.text import acceptable
 from training.recipe import Recipe
-from training.registry import BASE, adapter_of, pointer_history, project, read_run, versions
+from training.registry import BASE, MOVES, adapter_of, pointer_history, project, read_run, versions
 
 OPERATIONS = (
     "import_files",
@@ -295,8 +295,7 @@ class Operations:
 
     def served(self) -> list[str]:
         """The versions that a rollback would go through, from the base to the champion."""
-        moves = [*self.store.log("promote"), *self.store.log("rollback")]
-        return pointer_history(sorted(moves, key=lambda event: event.id))
+        return pointer_history(self.store.log(*MOVES))
 
     def promote(self, version: str, who: str | None, why: str) -> dict[str, Any]:
         """Let `version` serve: its adapter is checked, a running server loads it, then the pointer moves."""
@@ -335,8 +334,7 @@ class Operations:
 
     def levers_used(self) -> list[Event]:
         """What people and the schedule did to the circle, oldest first."""
-        kinds = ("promote", "rollback", *LEVERS)
-        return sorted((e for kind in kinds for e in self.store.log(kind)), key=lambda event: event.id)
+        return self.store.log(*MOVES, *LEVERS)
 
     def note(self, kind: str, who: str | None, why: str) -> dict[str, Any]:
         """Record that a person or the schedule used one of LEVERS."""

@@ -18,7 +18,7 @@ from feedback.records import Draft, Judged, Judgement, Kind, Review, Signal, Tur
 from feedback.review_queue import Filters, Place, Tally
 from feedback.store import Store
 from feedback.text import MAX_CHARACTERS, acceptable, words
-from training.registry import pointer_history, read_run, versions
+from training.registry import MOVES, pointer_history, read_run, versions
 
 LEASE = timedelta(minutes=3)  # a browser that is silent for so long has lost its item
 PAUSE = timedelta(minutes=10)  # without a judgement for so long, a reviewer was not at work
@@ -238,8 +238,8 @@ class ReviewDesk:
     def fates(self, reviewer: str) -> list[Fate]:
         """What became of the last corrections of `reviewer`, newest first."""
         corrections = review_queue.corrections_by(self._store, reviewer, RECENT)
-        moves = [event for event in self._store.log() if event.kind in ("promote", "rollback")]
-        champion, learnt = pointer_history(moves)[-1], self._learnt() if corrections else []
+        champion = pointer_history(self._store.log(*MOVES))[-1]
+        learnt = self._learnt() if corrections else []
         ids = [judgement.turn for judgement, _ in corrections]
         turns = {t.id: t for t in self._store.records(Turn, "WHERE id IN (SELECT unnest(?))", [ids])}
         return [

@@ -47,7 +47,7 @@ def serve(settings: Settings, host: str, port: int, password: str | None, log: C
         champion = operations.champion()
         if champion != BASE:
             engine.load(champion, adapter_of(settings.home, champion))
-        if password and not operations.staff:
+        if password:
             operations.staff.put_first(password)
         limits = Limits()
         conversations = Conversations(store, engine, objective, champion, limit=limits.check)

@@ -80,8 +80,6 @@ MIGRATIONS = (
             WHERE s.kind = 'correction' AND s.role = 'user' AND json_extract_string(s.value, '$.text') <> ''
               AND coalesce((SELECT arg_max(r.verdict, r.id) FROM review r WHERE r.signal = s.id), 'withdraw')
                   = 'withdraw';
-        CREATE VIEW current_account AS
-            SELECT * FROM account QUALIFY row_number() OVER (PARTITION BY name ORDER BY id DESC) = 1;
         """,
     ),
 )

@@ -284,9 +284,13 @@ class Store:
             digests = {row[0] for row in cursor.execute("SELECT digest FROM imported").fetchall()}
             return digests, {row[0] for row in cursor.execute("SELECT id FROM turn").fetchall()}
 
-    def log(self, kind: str | None = None) -> list[Event]:
-        """What operators and rounds did, oldest first."""
-        return self.records(Event, "WHERE kind = ?", [kind]) if kind else self.records(Event)
+    def log(self, *kinds: str) -> list[Event]:
+        """What operators and rounds did, of these kinds or of all, oldest first."""
+        return (
+            self.records(Event, "WHERE list_contains(?, kind)", [list(kinds)])
+            if kinds
+            else self.records(Event)
+        )
 
     def made_at(self) -> datetime:
         """When the store was made."""

@@ -54,6 +54,9 @@ def adapter_sha256(adapter: Path) -> str:
     return content.hexdigest()
 
 
+MOVES = ("promote", "rollback")  # the kinds of events that move the pointer
+
+
 def pointer_history(log: Sequence[Event]) -> list[str]:
     """The versions that served, as a stack: a promotion goes on top, a rollback takes the top away."""
     stack = [BASE]

@@ -23,6 +23,7 @@ from eval.objective import Objective
 from feedback.errors import RatchetError
 
 STYLES = Path(__file__).parent / "static" / "chat.css"
+ANSWER_TO_COME = {"role": "assistant", "content": "…"}
 PAUSE = 0.08  # seconds between two pictures of an answer that is being written
 ANSWERS = HIDDEN | {"concurrency_limit": 64, "concurrency_id": "answers"}
 # What a browser remembers of the page; the secret only keeps Gradio from making a new one at each start.
@@ -216,7 +217,7 @@ class ChatPage:
         return {
             self.conversation: conversation,
             self.asked: asked,
-            self.chatbot: self._with_question(asked, exchanges, ""),
+            self.chatbot: [*_with_question(asked, exchanges), ANSWER_TO_COME],
             self.question: "",
             **self._writing(True),
             self.examples: gr.update(visible=False),
@@ -247,10 +248,12 @@ class ChatPage:
 
     def _write(self, conversation: str, asked: "Asked", person: str) -> Iterator[Updates]:
         exchanges = self._chats.exchanges(conversation, person)
+        shown = _with_question(asked, exchanges)
         answering = self._chats.ask(conversation, person, asked.question, asked.consent, asked.instead_of)
         with closing(answering):
             for progress in _at_intervals(answering):
-                yield {self.chatbot: self._with_question(asked, exchanges, progress.text)}
+                answer = said_by("assistant", progress.text) if progress.text else ANSWER_TO_COME
+                yield {self.chatbot: [*shown, answer]}
 
     def _write_beside(self, conversation: str, turn: str, person: str) -> Iterator[Updates]:
         exchange = self.feedback.exchange(conversation, person, turn)
@@ -275,12 +278,6 @@ class ChatPage:
             gr.Warning("No answer came of it. Please ask again.")
             return shown | {self.question: asked.question}
         return shown
-
-    def _with_question(self, asked: "Asked", exchanges: list[Exchange], answer: str) -> list[dict[str, str]]:
-        """The chat with a question in its place and the answer as far as it is."""
-        before = takewhile(lambda exchange: exchange.turn.id != asked.instead_of, exchanges)
-        shown = [message for exchange in before for message in messages_shown(exchange)]
-        return [*shown, said_by("user", asked.question), said_by("assistant", answer or "…")]
 
     def begin_editing(self, conversation: str, turn: str, request: gr.Request) -> Updates:
         """The server's copy of the question, to be asked in another way."""
@@ -333,6 +330,12 @@ class ChatPage:
             **self.sidebar.show(conversation if exchanges else None, person),
             **(self.feedback.show(conversation, person, last.turn.id) if last else self.feedback.hide()),
         }
+
+
+def _with_question(asked: Asked, exchanges: list[Exchange]) -> list[dict[str, str]]:
+    """The chat with a question in its place, up to its answer."""
+    before = takewhile(lambda exchange: exchange.turn.id != asked.instead_of, exchanges)
+    return [*(m for exchange in before for m in messages_shown(exchange)), said_by("user", asked.question)]
 
 
 def _at_intervals(progress: Iterator[Progress]) -> Iterator[Progress]:

@@ -11,6 +11,7 @@ from feedback.errors import RatchetError
 
 # "private" hides an event from the list of endpoints only; whoever posts to it is checked like anybody else.
 HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
+UNQUEUED = HIDDEN | {"queue": False}  # for pages that say a refusal themselves: Gradio would show none
 CLICK = HIDDEN | {"concurrency_limit": None}  # at once; without the queue nobody would read a refusal
 
 Updates = dict[Any, Any]  # {component: its new value or properties}

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from app.review import LEASE, Board, Fate, Item, ReviewDesk
 from app.web.display import safe_markdown
+from app.web.edge import UNQUEUED, Updates, shortened
 from eval.objective import Objective
 from feedback.errors import Lost, RatchetError
 from feedback.records import Judged, Signal, Turn
@@ -25,16 +25,14 @@ STATIC = Path(__file__).parent / "static"
 STYLES = STATIC / "review.css"
 HEAD = f"<script>{(STATIC / 'review.js').read_text('utf-8')}</script>"
 EVERYTHING = "all"
+LINE = 110  # characters of a question in a list
 SOURCES = {EVERYTHING: None, "the chat": False, "imported": True}
 BEAT = LEASE.total_seconds() / 6  # seconds between two signs of life
-CLICK = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 SAY_WHICH = """
 element.addEventListener('click', event => {
   const row = event.target.closest('button[data-turn]');
   if (row) trigger('select', {turn: row.dataset.turn});
 })"""
-
-Updates = dict[Any, Any]  # {component: its new value or properties}
 
 
 def review_page(desk: ReviewDesk, objective: Objective) -> gr.Blocks:
@@ -43,7 +41,7 @@ def review_page(desk: ReviewDesk, objective: Objective) -> gr.Blocks:
         review = ReviewPage(desk, objective)
         review.lay_out()
         review.connect()
-        page.load(review.welcome, None, review.everything, **CLICK)
+        page.load(review.welcome, None, review.everything, **UNQUEUED)
     return page
 
 
@@ -139,16 +137,16 @@ class ReviewPage:
         self.everything = [*self.shown, self.person, self.version]
         for verdict, button in self.verdicts.items():
             judging = [self.turn, self.editor, *self.filters]
-            button.click(self._judging(verdict), judging, self.shown, **CLICK)
-        self.undo.click(self.take_back, [self.turn, self.editor, *self.filters], self.shown, **CLICK)
+            button.click(self._judging(verdict), judging, self.shown, **UNQUEUED)
+        self.undo.click(self.take_back, [self.turn, self.editor, *self.filters], self.shown, **UNQUEUED)
         for part in self.filters[:-1]:
-            part.input(self.narrow, [self.turn, self.editor, *self.filters], self.shown, **CLICK)
-        searching = CLICK | {"trigger_mode": "always_last"}
+            part.input(self.narrow, [self.turn, self.editor, *self.filters], self.shown, **UNQUEUED)
+        searching = UNQUEUED | {"trigger_mode": "always_last"}
         # `input` would miss what is pasted or deleted.
         self.search.change(self.narrow, [self.turn, self.editor, *self.filters], self.shown, **searching)
-        self.places.select(self.choose, [self.turn, self.editor, *self.filters], self.shown, **CLICK)
-        self.keep.click(self.keep_draft, [self.turn, self.editor], self.kept, **CLICK)
-        self.beat.tick(self.live, [self.turn, *self.filters], self.shown, **CLICK)
+        self.places.select(self.choose, [self.turn, self.editor, *self.filters], self.shown, **UNQUEUED)
+        self.keep.click(self.keep_draft, [self.turn, self.editor], self.kept, **UNQUEUED)
+        self.beat.tick(self.live, [self.turn, *self.filters], self.shown, **UNQUEUED)
 
     def welcome(self, request: gr.Request) -> Updates:
         """The page as it opens: who is here, and the item in hand or the first that waits."""
@@ -329,7 +327,7 @@ def _row(place: Place, current: str | None, other: str | None) -> str:
     holder = f"<span class='tag other'>with {html.escape(other)}</span>" if other else ""
     return (
         f"<li><button type='button' data-turn='{html.escape(place.turn.id)}'{state}>"
-        f"<span class='question'>{html.escape(_shortened(place.turn.messages[-1]['content']))}</span>"
+        f"<span class='question'>{html.escape(shortened(place.turn.messages[-1]['content'], LINE))}</span>"
         f"<span class='tags'>{holder}{tags}</span></button></li>"
     )
 
@@ -385,7 +383,7 @@ def _fates_of(fates: Sequence[Fate]) -> str:
     if not fates:
         return ""
     rows = "".join(
-        f"<li><span class='question'>{html.escape(_shortened(fate.question))}</span>"
+        f"<li><span class='question'>{html.escape(shortened(fate.question, LINE))}</span>"
         f"<span class='fate{' serves' if fate.serves else ''}'>{html.escape(fate.became)}</span></li>"
         for fate in fates
     )
@@ -394,8 +392,3 @@ def _fates_of(fates: Sequence[Fate]) -> str:
 
 def _day(at: datetime) -> str:
     return f"{at.day} {at:%B %Y}"
-
-
-def _shortened(text: str, limit: int = 110) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -17,21 +17,19 @@ from app.reports import Report, Reports
 from app.run_folder import RunFolder
 from app.schedule import Schedule
 from app.web import rounds_view as view
+from app.web.edge import UNQUEUED, Updates
 from eval.objective import Objective
 from feedback.errors import RatchetError, Refused
 from feedback.records import digest
 from feedback.satisfaction import satisfaction, signals_per_day
 
 STYLES = Path(__file__).parent / "static" / "rounds.css"
-CLICK = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 WHILE_RUNNING_S, OTHERWISE_S = 2, 15  # between two looks
 # The field comes a moment after its panel is told to be visible.
 TO_THE_REASON = "() => setTimeout(() => document.querySelector('#why :is(input, textarea)')?.focus(), 60)"
 DAYS = 30  # of signals
 CASES = 4  # wins, and as many losses
 ENTRIES = 12  # of the log
-
-Updates = dict[Any, Any]  # {component: its new value or properties}
 
 
 def rounds_page(
@@ -42,7 +40,7 @@ def rounds_page(
         rounds = RoundsPage(levers, schedule, reports, objective, queue)
         rounds.lay_out()
         rounds.connect()
-        page.load(rounds.welcome, None, [rounds.header, rounds.shown, *rounds.parts.values()], **CLICK)
+        page.load(rounds.welcome, None, [rounds.header, rounds.shown, *rounds.parts.values()], **UNQUEUED)
     return page
 
 
@@ -132,17 +130,17 @@ class RoundsPage:
         choices, told = [self.shown, self.metric, self.round], [self.shown, *self.parts.values()]
         panel = [self.asked, self.confirm, self.will, self.version, self.why, self.problem, self.done]
         for lever, button in self.buttons.items():
-            opened = button.click(self._asking(lever), None, panel, **CLICK)
+            opened = button.click(self._asking(lever), None, panel, **UNQUEUED)
             opened.then(None, js=TO_THE_REASON)
-        self.no.click(self.leave, None, panel, **CLICK)
+        self.no.click(self.leave, None, panel, **UNQUEUED)
         self.yes.click(
             self.use,
             [self.asked, self.version, self.why, *choices],
             [*panel, *told],
-            **CLICK,
+            **UNQUEUED,
         )
         for part in (self.timer.tick, self.metric.input, self.round.input):
-            part(self.look, choices, told, **CLICK)
+            part(self.look, choices, told, **UNQUEUED)
 
     def welcome(self, request: gr.Request) -> Updates:
         """The whole page."""
