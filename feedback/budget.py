@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from feedback.compiler import Curation
+from feedback.curation import Curation
 from feedback.errors import RatchetError
 from feedback.records import Example
 

@@ -1,4 +1,4 @@
-"""People chat at a running server, and a reviewer looks at the desk: how long each of them waits.
+"""People chat at a running server, and a reviewer judges at the desk: how long each of them waits.
 
 `python -m tests.measure_together URL PEOPLE SECONDS`, with RATCHET_MEASURE_COOKIE holding a signed-in reviewer's
 `ratchet_staff` cookie. The server stands on a home of its own: what is asked is kept there. Prints one document.
@@ -6,6 +6,7 @@
 
 import json
 import os
+import re
 import statistics
 import sys
 import threading
@@ -16,12 +17,15 @@ from pathlib import Path
 
 import httpx
 
+from app.web.review import EVERYTHING
 from feedback.errors import RatchetError
 from tests.visitor import Visitor
 
 QUESTIONS = [
     json.loads(line)["question"] for line in Path("objectives/medical/golden.jsonl").read_text().splitlines()
 ]
+
+READING_S = 8
 
 
 class Chatter:
@@ -45,6 +49,39 @@ class Chatter:
         began = time.monotonic()
         assert self.visitor.act("thumb-up" if self.answers % 2 else "thumb-down", "click").ok
         self.clicks.append(time.monotonic() - began)
+
+
+class Reviewer:
+    """A reviewer who reads for some seconds, then judges what is in hand: approves, corrects, rejects in turn."""
+
+    def __init__(self, url: str, cookie: str):
+        self.visitor = Visitor(f"{url}/review", cookies={"ratchet_staff": cookie})
+        self.clicks: list[float] = []
+        self.before, self.turn, self.text = 0, "", ""
+        self._show("reason", "input")
+        self.before = self.kept()
+
+    def once(self) -> None:
+        time.sleep(READING_S)
+        if not self.turn:  # nothing waited
+            return self._show("reason", "input")
+        verdict = ("approve", "correct", "reject")[len(self.clicks) % 3]
+        began = time.monotonic()
+        self._show(
+            verdict, "click", " See a doctor if it does not get better." if verdict == "correct" else ""
+        )
+        self.clicks.append(time.monotonic() - began)
+
+    def kept(self) -> int:
+        """How many judgements the desk counts since this one began."""
+        return int(re.search(r"(\d+) in all", self.progress)[1]) - self.before
+
+    def _show(self, part: str, event: str, more: str = "") -> None:
+        data = (self.turn, self.text + more, EVERYTHING, EVERYTHING, EVERYTHING, "")
+        outcome = self.visitor.act(part, event, data)
+        assert outcome.ok and "Not done" not in outcome.text, outcome.text
+        shown = json.loads(outcome.text)["output"]["data"]
+        self.turn, self.text, self.progress = shown[0], shown[5].get("value", ""), shown[9]
 
 
 def until(deadline: float, work: Callable[[], None], problems: list[str]) -> None:
@@ -71,17 +108,10 @@ def main(url: str, people: int, seconds: float) -> None:
     chatters = [Chatter(url, 11 * n) for n in range(people)]
     began = time.monotonic()
     works = [chatter.once for chatter in chatters]
-    looks: list[float] = []
+    reviewer = None
     if cookie := os.environ.get("RATCHET_MEASURE_COOKIE"):
-        desk = httpx.Client(base_url=url, cookies={"ratchet_staff": cookie}, timeout=60, trust_env=False)
-
-        def look() -> None:
-            asked = time.monotonic()
-            desk.get("/review/").raise_for_status()
-            looks.append(time.monotonic() - asked)
-            time.sleep(2)
-
-        works.append(look)
+        reviewer = Reviewer(url, cookie)
+        works.append(reviewer.once)
     threads = [threading.Thread(target=until, args=(began + seconds, work, problems)) for work in works]
     for thread in threads:
         thread.start()
@@ -92,7 +122,7 @@ def main(url: str, people: int, seconds: float) -> None:
         "first_token_s": [value for c in chatters for value in c.first],
         "longest_gap_s": [value for c in chatters for value in c.gaps],
         "rating_s": [value for c in chatters for value in c.clicks],
-        "desk_s": looks,
+        "judgement_s": reviewer.clicks if reviewer else [],
     }
     kept = [c.visitor.client.get("/mine.json").json()["chats"] for c in chatters]
     answers = [answer for chats in kept for chat in chats for answer in chat["answers"]]
@@ -102,6 +132,8 @@ def main(url: str, people: int, seconds: float) -> None:
         "answers_kept": len(answers),
         "ratings": sum(len(c.clicks) for c in chatters),
         "ratings_kept": sum(len(answer["said"]) for answer in answers),
+        "judgements": len(reviewer.clicks) if reviewer else 0,
+        "judgements_kept": reviewer.kept() if reviewer else 0,
         "tokens_per_s": round(sum(answer["completion_tokens"] for answer in answers) / took, 2),
         "problems": problems,
     }

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.budget import TEMPLATE_TOKENS, VALIDATION_ROWS, Selection, select
-from feedback.compiler import Curation
+from feedback.curation import Curation
 from feedback.errors import RatchetError
 from feedback.records import OWN, Example
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from feedback.compiler import Compilation, Curation, Events, compile_events
+from feedback.compiler import Compilation, Events, compile_events
+from feedback.curation import Curation
 from feedback.records import Knowledge, Review, Signal, Turn
 from feedback.sides import TELLING_WORDS
 from feedback.text import words

@@ -12,7 +12,8 @@ import datasets
 import pytest
 
 from feedback.budget import Selection, select
-from feedback.compiler import Curation, Events, compile_events
+from feedback.compiler import Events, compile_events
+from feedback.curation import Curation
 from feedback.dataset import freeze, open_dataset
 from feedback.errors import RatchetError
 from feedback.records import Knowledge, Signal, Turn

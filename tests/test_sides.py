@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.compiler import Curation, Events, compile_events
+from feedback.compiler import Events, compile_events
+from feedback.curation import Curation
 from feedback.records import Knowledge, Turn
 from feedback.sides import SideBook
 
