@@ -8,7 +8,9 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from getpass import getpass
+from pathlib import Path
 from typing import Any
 
 from app.settings import Settings, read_settings
@@ -79,11 +81,21 @@ def _prepare(settings: Settings, _: argparse.Namespace) -> Document:
 
 
 def _import(settings: Settings, options: argparse.Namespace) -> Document:
-    return _ask(settings, "import_files", files=[os.path.abspath(file) for file in options.files])
+    from app.domain import load_domain
+    from app.door import open_door
+    from feedback.importers import import_files
+
+    ask = open_door(settings, load_domain(settings))
+    return import_files([Path(file).absolute() for file in options.files], partial(ask, "import_part"), _log)
 
 
 def _compile(settings: Settings, _: argparse.Namespace) -> Document:
     return _ask(settings, "compile")
+
+
+def _export(settings: Settings, options: argparse.Namespace) -> Document:
+    folder = os.path.abspath(options.out)
+    return _ask(settings, "export", kind=options.kind, folder=folder, file_format=options.format)
 
 
 def _review(settings: Settings, options: argparse.Namespace) -> Document:
@@ -116,7 +128,14 @@ def _rounds(settings: Settings, options: argparse.Namespace) -> Document:
 
 
 def _datasets(settings: Settings, options: argparse.Namespace) -> Document:
-    return _ask(settings, "datasets", dataset=options.dataset)
+    match options.dataset:
+        case []:
+            return _ask(settings, "datasets", dataset=None)
+        case ["diff", before, after]:
+            return _ask(settings, "datasets_diff", before=before, after=after)
+        case [dataset] if dataset != "diff":
+            return _ask(settings, "datasets", dataset=dataset)
+    raise UsageError("say `datasets`, `datasets ID`, or `datasets diff ID ID`")
 
 
 def _status(settings: Settings, _: argparse.Namespace) -> Document:
@@ -151,6 +170,10 @@ def _promote(settings: Settings, options: argparse.Namespace) -> Document:
 
 def _rollback(settings: Settings, options: argparse.Namespace) -> Document:
     return _ask(settings, "rollback", who=options.who, why=options.why)
+
+
+def _erase(settings: Settings, options: argparse.Namespace) -> Document:
+    return _ask(settings, "erase", user=options.user, who=options.who)
 
 
 def _account(settings: Settings, options: argparse.Namespace) -> Document:
@@ -228,6 +251,32 @@ def _show_rounds(document: Document) -> str:
     return _show_round(document) if "metrics" in document else _show_plain(document)
 
 
+def _show_erasure(document: Document) -> str:
+    if not document["store_rewritten"]:
+        swept = document["files_removed"]
+        return "nothing of this person is here" + (f"; {swept} files were removed" if swept else "")
+    lines = [
+        f"erased: {document['turns']} answers and {document['signals']} statements; the store was written anew, "
+        f"{document['files_removed']} files were removed",
+        *(
+            f"  {what}: {', '.join(document[key])}"
+            for key, what in (
+                ("datasets", "datasets that held their words, removed"),
+                ("versions", "versions that were trained on them, never to serve again"),
+                ("suites_drawn_anew", "suites that asked their questions, drawn anew by the next round"),
+                ("backups_not_read", "backups that could not be read: remove them by hand"),
+            )
+            if document[key]
+        ),
+    ]
+    if document["clean_round_queued"]:
+        lines.append(
+            "  the champion was one of them; a clean round is queued: a running server starts it by itself, else "
+            "`ratchet round`"
+        )
+    return "\n".join([*lines, f"  {document['serves_now']} serves now"])
+
+
 def _show_corrections(document: Document) -> str:
     if "waiting" not in document:
         return f"{document['signal']}: {document['verdict']}"
@@ -279,11 +328,29 @@ def _parser() -> argparse.ArgumentParser:
         "import", _import, "bring in knowledge, multiple choice, feedback or preferences from files"
     )
     added.add_argument(
-        "files", nargs="+", metavar="FILE", help="a .jsonl, .csv or .parquet file of one format"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a .jsonl, .json, .csv, .parquet, .arrow or .xml file of one format, or a folder of such files, "
+        "or of Markdown or text leaflets",
     )
 
     command(
         "compile", _compile, "show what becomes of every signal and knowledge row, without writing a dataset"
+    )
+
+    added = command("export", _export, "write compiled rows or what was said to a folder, for other trainers")
+    added.add_argument(
+        "kind",
+        choices=("sft", "preference", "unpaired", "events"),
+        help="rows before the budget in TRL's column names, or everything that was said, for `ratchet import`",
+    )
+    added.add_argument("--out", metavar="DIR", required=True, help="a new folder, with a dataset card")
+    added.add_argument(
+        "--format",
+        choices=("parquet", "jsonl"),
+        default="parquet",
+        help="of the files (default: %(default)s)",
     )
 
     added = command(
@@ -310,8 +377,8 @@ def _parser() -> argparse.ArgumentParser:
     added = command("rounds", _rounds, "past rounds, or one in full", show=_show_rounds)
     added.add_argument("round", nargs="?", metavar="ID", help="such as r0001")
 
-    added = command("datasets", _datasets, "frozen datasets, or the manifest of one")
-    added.add_argument("dataset", nargs="?", metavar="HASH", help="the dataset's name")
+    added = command("datasets", _datasets, "frozen datasets, the manifest of one, or `diff` of two")
+    added.add_argument("dataset", nargs="*", metavar="HASH", help="the dataset's name, or: diff HASH HASH")
 
     command("status", _status, "champion, signals waiting, last decision, what runs now")
 
@@ -323,6 +390,17 @@ def _parser() -> argparse.ArgumentParser:
     say_who(added)
 
     say_who(command("rollback", _rollback, "let the version serve that served before"))
+
+    added = command(
+        "erase",
+        _erase,
+        "remove a person's words everywhere and withdraw what had learnt from them",
+        show=_show_erasure,
+    )
+    added.add_argument(
+        "user", metavar="USER", help="the number of a chat's cookie, or a user or rater of a file"
+    )
+    say_who(added, why=False)
 
     added = command(
         "account", _account, "list who may review or operate, or make, change or close an account"

@@ -226,9 +226,11 @@ class Conversations:
     def _keep(self, own: Conversation, before: list[Exchange], turn: Turn, kept: bool) -> Exchange:
         """Put an answer after those before it, and into the store if it may be kept."""
         exchange = Exchange(turn, kept)
-        if kept:
-            self._store.add_turn(turn)
         with own.lock:
+            if own.erased:
+                return Exchange(turn, kept=False)
+            if kept:
+                self._store.add_turn(turn)
             own.active = self._now()
             own.exchanges = [*before, exchange]
         return exchange
@@ -272,6 +274,18 @@ class Conversations:
         """Take away every conversation of `person`; Refused while an answer is written in one of them."""
         for heading in self.headings(person):
             self.delete(heading.conversation, person)
+
+    def forget_person(self, person: str) -> None:
+        """Drop every conversation of `person`; an answer that is being written ends, and is not stored."""
+        with self._lock:
+            theirs = [c for c in self._open.values() if c.person == person]
+            for own in theirs:
+                del self._open[own.id]
+        for own in theirs:
+            with own.lock:
+                own.erased, own.exchanges = True, []
+            if (stream := own.stream) is not None:
+                stream.close()
 
     def everything(self, person: str) -> list[dict[str, Any]]:
         """All that is kept of the person's conversations, as plain JSON."""

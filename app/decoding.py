@@ -85,6 +85,11 @@ class Decoder:
         self._rows, self._gaps, self._cache, self._reading = [], [], DynamicCache(), None
         return lost
 
+    def forget(self) -> None:
+        """Keep nothing of what has ended."""
+        self._let_go()
+        self._known.clear()
+
     # writing
 
     def _write_on(self) -> None:

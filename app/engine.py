@@ -172,6 +172,12 @@ class Engine:
             self._give_turn(served)
             served.open = False
 
+    def forget(self) -> None:
+        """Keep nothing of what was asked and has been answered; returns when it is gone."""
+        with self._lock:
+            job = self._submit(self._forget)
+        job.result()
+
     def close(self) -> None:
         """Cancel what runs and waits, and end the worker."""
         with self._lock:
@@ -264,6 +270,10 @@ class Engine:
             self._adapters.base_model.enable_adapter_layers()
             self._adapters.set_adapter(adapter, inference_mode=True)
         self._active = adapter
+
+    def _forget(self) -> None:
+        for served in self._served:
+            served.decoder.forget()
 
     def _load(self, version: str, folder: Path) -> None:
         if version in self.versions:

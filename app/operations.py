@@ -13,27 +13,47 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.accounts import Accounts
-from app.run_folder import RunFolder
+from app.erasure import Survey, clear, clear_backups, survey
+from app.run_folder import RunFolder, no_round
 from app.settings import Settings, login
 from eval.objective import Objective
-from eval.suites import Suite, build_suites, golden_items, read_lines
+from eval.suites import Item, Suite, build_suites, golden_items, read_lines
 from feedback.budget import select
 from feedback.compiler import Compilation, Events, compile_events
 from feedback.dataset import freeze, open_dataset
+from feedback.difference import difference
 from feedback.errors import RatchetError
-from feedback.importers import read_import
-from feedback.records import OWN, Event, Example, Knowledge, Review, StaffRole, Turn, new_id
+from feedback.exporters import FileFormat, export_events, export_rows
+from feedback.formats import FORMATS
+from feedback.importers import import_part
+from feedback.leaks import Evaluated, check_leaks
+from feedback.privacy import Redactor
+from feedback.reading import read_questions
+from feedback.records import OWN, Event, Example, Knowledge, Review, StaffRole, new_id
 from feedback.store import Store
 from feedback.text import acceptable
+from feedback.vectors import Vectors
 from training.recipe import Recipe
-from training.registry import BASE, MOVES, adapter_of, pointer_history, project, read_run, versions
+from training.registry import (
+    BASE,
+    MOVES,
+    adapter_of,
+    champion_withdrawn,
+    pointer_history,
+    project,
+    read_run,
+    tainted_versions,
+    versions,
+)
 
 OPERATIONS = (
-    "import_files",
+    "import_part",
     "compile",
+    "export",
     "status",
     "rounds",
     "datasets",
+    "datasets_diff",
     "corrections",
     "review",
     "begin_round",
@@ -41,6 +61,7 @@ OPERATIONS = (
     "suites",
     "promote",
     "rollback",
+    "erase",
     "note",
     "accounts",
     "set_account",
@@ -57,6 +78,9 @@ class Serving(Protocol):
     def move(self, version: str, withdrawn: str | None) -> None:
         """Let `version` answer from now on, and `withdrawn` nothing more."""
 
+    def forget(self, person: str) -> None:
+        """Keep nothing of what `person` asked and was answered in memory."""
+
 
 class Operations:
     """The operations on one open store; `serving` is there while the store's process also serves."""
@@ -66,38 +90,30 @@ class Operations:
     ):
         self.settings, self.objective, self.store, self.serving = settings, objective, store, serving
 
+    @cached_property
+    def redactor(self) -> Redactor:
+        """What replaces personal data here; the objective's help lines stay."""
+        return Redactor(self.objective.curation.language, self.objective.curation.help_lines)
+
     # bringing in
 
-    def import_files(self, files: list[str]) -> dict[str, Any]:
-        """Import `files` (absolute paths), all or none of them."""
-        taken = []
-        digests, turns = self.store.imported()
-        for file in files:
-            result = read_import(Path(file), digests, turns, datetime.now(UTC), log=_no_log)
-            digests |= result.lines.keys()
-            turns |= {r.id for records in result.lines.values() for r in records if isinstance(r, Turn)}
-            taken.append(result)
-        for result in taken:
-            self.store.add_import(Path(result.file).name, datetime.now(UTC), result.lines)
-        documents = [result.document() for result in taken]
-        skipped: dict[str, int] = {}
-        for document in documents:
-            for reason, count in document["skipped"].items():
-                skipped[reason] = skipped.get(reason, 0) + count
-        totals = {key: sum(document[key] for document in documents) for key in ("read", "accepted")}
-        return totals | {"skipped": skipped, "files": documents}
+    def import_part(self, file: str, format: str, begin: list[int]) -> dict[str, Any]:
+        """Store the next rows of `file` (an absolute path), which was found to have this format."""
+        offset, lines = begin
+        return import_part(self.store, Path(file), FORMATS[format], (offset, lines), datetime.now(UTC))
 
     def corrections(self) -> dict[str, Any]:
-        """The users' corrections that wait for a reviewer."""
+        """The users' corrections that wait for a reviewer, without personal data."""
+        redact = self.redactor.redact
         waiting = self.store.awaiting_review()
         return {
             "waiting": [
                 {
                     "id": signal.id,
                     "user": signal.user,
-                    "question": turn.asked,
-                    "answer": turn.answer,
-                    "correction": signal.value["text"],
+                    "question": redact(turn.asked),
+                    "answer": redact(turn.answer),
+                    "correction": redact(signal.value["text"]),
                 }
                 for signal, turn in waiting
             ]
@@ -123,21 +139,38 @@ class Operations:
 
     def _compile(self, events: Events | None = None) -> Compilation:
         events = events or self.store.events()
+        events = dataclasses.replace(events, knowledge=[*self._own_knowledge(), *events.knowledge])
+        curation, golden = self.objective.curation, self._golden_items()
+        reading = read_questions(events, [item.question for item in golden], curation, self._vectors)
         compilation = compile_events(
-            dataclasses.replace(events, knowledge=[*self._own_knowledge(), *events.knowledge]),
-            self.objective.curation,
+            events,
+            curation,
             self.objective.system_prompt,
             golden=[
-                (item.question, item.reference or "", None if item.cluster == item.id else item.cluster)
-                for name, suite in self.objective.suites.items()
-                if suite.kind == "questions"
-                for item in golden_items(name, self.objective)
+                (i.question, i.reference or "", None if i.cluster == i.id else i.cluster) for i in golden
             ],
             recorded=self.store.sides(),
+            versions=[BASE, *versions(self.settings.home)],
+            meanings=reading.meanings,
+            off_topic=reading.off_topic,
         )
         if compilation.new_sides:
             self.store.record_sides(compilation.new_sides, datetime.now(UTC))
         return compilation
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        from training.encoder import Encoder, encoder_folder  # imports torch, which only compiling needs
+
+        return Vectors(self.store, Encoder(encoder_folder(self.objective.encoder, self.settings.cache)))
+
+    def _golden_items(self) -> list[Item]:
+        return [
+            item
+            for name, suite in self.objective.suites.items()
+            if suite.kind == "questions"
+            for item in golden_items(name, self.objective)
+        ]
 
     def _own_knowledge(self) -> list[Knowledge]:
         """The objective's own knowledge: always there, never imported."""
@@ -149,6 +182,22 @@ class Operations:
             Knowledge(f"{OWN}{row['id']}", row["question"], row["answer"], began, row.get("topic"))
             for row in rows
         ]
+
+    def export(self, kind: str, folder: str, file_format: FileFormat) -> dict[str, Any]:
+        """Write the compiled rows of one kind, or the events, to `folder` (an absolute path)."""
+        if kind == "events":
+            counts = export_events(
+                Path(folder),
+                self.store.untold(),
+                self.store.told(),
+                self.store.records(Review),
+                self.store.records(Knowledge),
+                file_format,
+                redact=self.redactor.redact,
+            )
+        else:
+            counts = export_rows(Path(folder), kind, self._compile().rows, file_format)
+        return {"kind": kind, "rows": counts, "folder_path": folder}
 
     # rounds
 
@@ -167,6 +216,8 @@ class Operations:
         recipe = Recipe.model_validate(self.objective.training)
         base = base_model_folder(self.objective.base_model, self.settings.cache)
         selection = select(compilation.rows, self.objective.curation, _token_counter(base), recipe.max_length)
+        check_leaks(selection.rows, self._evaluated(compilation))
+        selection = selection.redacted(self.redactor.redact)
         frozen_settings = {
             "system_prompt": self.objective.system_prompt,
             "curation": self.objective.curation.model_dump(mode="json"),
@@ -192,12 +243,18 @@ class Operations:
             "recipe": recipe.model_dump(mode="json"),
             "max_steps": max_steps,
             "champion": champion,
+            "withdrawn": champion_withdrawn(self.store.log(*MOVES)),
             "last_signal": max([s.id for s in (*events.signals, *events.reviews)], default=""),
             "counts": {kind: sum(sides.values()) for kind, sides in manifest["counts"].items()}
             | {"tokens": manifest["tokens"]["trained_on"]},
         }
         run.write("plan.json", plan)
         return plan
+
+    def _evaluated(self, compilation: Compilation) -> list[Evaluated]:
+        """What must never be trained on: the objective's golden items and what was held out."""
+        golden = [(item.id, item.question, item.reference or "") for item in self._golden_items()]
+        return golden + [(h.id, h.messages[-1]["content"], h.answer) for h in compilation.held_out]
 
     def suites(self) -> list[dict[str, Any]]:
         """The suites as they would be frozen now, for `ratchet evaluate`."""
@@ -287,6 +344,11 @@ class Operations:
         manifests.sort(key=lambda manifest: manifest["created_at"])
         return {"datasets": [{key: m[key] for key in ("hash", "counts", "created_at")} for m in manifests]}
 
+    def datasets_diff(self, before: str, after: str) -> dict[str, Any]:
+        """What changed between two frozen datasets."""
+        folder = self.settings.home / "datasets"
+        return difference(folder / before, folder / after)
+
     # the pointer
 
     def champion(self) -> str:
@@ -302,6 +364,10 @@ class Operations:
         previous = self.champion()
         if version == previous:
             raise RatchetError(f"{version} is the champion already")
+        if version in tainted_versions(self.store.log("erase")):
+            raise RatchetError(
+                f"{version} was trained on words that were erased since; it never serves again, promote another one"
+            )
         self._move("promote", {"version": version, "previous": previous, "why": why}, who, version, None)
         return {"champion": version, "previous": previous}
 
@@ -332,6 +398,47 @@ class Operations:
         if self.serving:
             self.serving.move(version, withdrawn)
 
+    # erasing
+
+    def erase(self, user: str, who: str | None) -> dict[str, Any]:
+        """Remove a person's words everywhere, and withdraw what had learnt from them."""
+        home, who, now = self.settings.home, who or login(), datetime.now(UTC)
+        with no_round(home):
+            self._forget(user)
+            found = survey(home, self.store, user)
+            if found.found:
+                self._withdraw(found, found.event(who, now))
+            files = clear(home, self.store, found)
+            self._forget(user)  # they may have looked at their chats meanwhile
+            more, unread = clear_backups(home, user, who, now)
+        return {
+            "turns": len(found.traces.turns),
+            "signals": len(found.traces.signals),
+            "datasets": list(found.datasets) if found.found else [],
+            "versions": list(found.versions) if found.found else [],
+            "suites_drawn_anew": list(found.suites),
+            "champion_was_tainted": found.withdrawn is not None,
+            "serves_now": found.serves,
+            "clean_round_queued": found.withdrawn is not None,
+            "files_removed": files + more,
+            "store_rewritten": found.found,
+            "backups_not_read": unread,
+        }
+
+    def _forget(self, user: str) -> None:
+        if self.serving:
+            self.serving.forget(user)
+
+    def _withdraw(self, found: Survey, event: Event) -> None:
+        """Log what the words had reached; the pointer leaves a champion that was trained on them at once."""
+        if self.serving and found.withdrawn:
+            self.serving.load(found.serves, adapter_of(self.settings.home, found.serves))
+        self.store.add(event)
+        if found.withdrawn:
+            project(self.settings.home, event, found.serves)
+        for version in found.versions if self.serving else ():
+            self.serving.move(found.serves, version)
+
     def levers_used(self) -> list[Event]:
         """What people and the schedule did to the circle, oldest first."""
         return self.store.log(*MOVES, *LEVERS)
@@ -353,6 +460,7 @@ class Operations:
         keys = ("round", "decision", "version", "promoted")
         return {
             "champion": self.champion(),
+            "withdrawn_by_erasure": champion_withdrawn(self.store.log(*MOVES)),
             "signals_waiting": self.signals_waiting(),
             "corrections_awaiting_review": len(self.store.awaiting_review()),
             "last_round": {key: last[key] for key in keys} if last else None,
@@ -394,7 +502,3 @@ def _token_counter(base: Path) -> Callable[[str], int]:
 
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _no_log(line: str) -> None:
-    """Progress of an import is shown by the command, not by the operations."""

@@ -142,9 +142,15 @@ class Reports:
         latest = by_suite[-1][0] if by_suite else None
         return list({score.version: score for suite, score in by_suite if suite == latest}.values())
 
+    def has_cases(self, name: str) -> bool:
+        """Whether what was asked and answered in the round `name` is still there: an erasure removes it."""
+        return RunFolder(self._runs / name).has("suites.json")
+
     def cases(self, name: str, count: int) -> tuple[list[Case], list[Case]]:
-        """The largest wins and the largest losses of the round `name`, by the primary metric."""
+        """The largest wins and the largest losses of the round `name`, by the primary metric; none when erased."""
         run = RunFolder(self._runs / name)
+        if not self.has_cases(name):
+            return [], []
         evaluation = run.read("evaluation.json")
         before, after = (
             next(s for s in evaluation[role]["suites"].values() if self._gate.primary in s["scores"])

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Indel
 from app.conversations import utc_now
 from eval.objective import Objective
 from feedback import review_queue
-from feedback.compiler import unfit
+from feedback.cleaning import clean_answer
 from feedback.errors import Lost, Refused
 from feedback.records import Draft, Judged, Judgement, Kind, Review, Signal, Turn, new_id
 from feedback.review_queue import Filters, Place, Tally
@@ -36,6 +36,11 @@ UNFIT = {
     "too_long": "it has too many words",
     "control_token": "it holds a control token of a chat template",
     "boilerplate": "it is a phrase that says nothing",
+    "link_list": "it only lists where to read",
+    "repetitive": "it says the same again and again",
+    "wrong_language": "it is in another language",
+    "empty": "it says nothing",
+    "disguised": "it is damaged beyond repair",
 }
 
 
@@ -198,7 +203,7 @@ class ReviewDesk:
         return DONE[verdict] + (self._objection(text) if verdict == "correct" else "")
 
     def _objection(self, text: str) -> str:
-        rule = unfit(text, self._objective.curation)
+        rule = clean_answer(text, self._objective.curation).dropped_by
         return f" Training will leave it out: {UNFIT[rule]}." if rule else ""
 
     def undo(self, reviewer: str) -> str:

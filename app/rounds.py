@@ -16,7 +16,7 @@ from app.door import Ask
 from app.run_folder import RunFolder, only_round
 from app.settings import Settings, login
 from eval.exam import Evaluation
-from eval.gate import Decision, decide
+from eval.gate import Decision, beside_withdrawn, decide
 from eval.objective import Objective
 from eval.suites import Suite
 from feedback.errors import RatchetError
@@ -44,7 +44,7 @@ def run_round(
         run.attempt(who, promote)
         train(settings, run, log)
         evaluate(settings, run, log)
-        decision = judge(objective, run)
+        decision = judge(settings, objective, run)
         promoted = promote and decision.decision == "promote" and move_pointer(ask, run, decision)
         return record(ask, run, decision, promoted)
 
@@ -75,15 +75,26 @@ def evaluate(settings: Settings, run: RunFolder, log: Log) -> None:
         _run_job("app.examination", settings, run, "evaluation.log", log)
 
 
-def judge(objective: Objective, run: RunFolder) -> Decision:
-    """The gate's decision on what was measured; leaves gate.json."""
+def judge(settings: Settings, objective: Objective, run: RunFolder) -> Decision:
+    """The gate's decision on what was measured; leaves gate.json.
+
+    After an erasure the candidate is compared with the champion that was withdrawn, too, by the scores that are
+    left of it.
+    """
     evaluation = run.read("evaluation.json")
-    decision = decide(
-        Evaluation.from_json(evaluation["champion"]),
-        Evaluation.from_json(evaluation["candidate"]),
-        [Suite.from_json(suite) for suite in run.read("suites.json")],
-        objective.gate,
-    )
+    candidate = Evaluation.from_json(evaluation["candidate"])
+    suites = [Suite.from_json(suite) for suite in run.read("suites.json")]
+    decision = decide(Evaluation.from_json(evaluation["champion"]), candidate, suites, objective.gate)
+    if withdrawn := run.read("plan.json").get("withdrawn"):
+        left = RunFolder.evaluation_of(settings.home / "runs", withdrawn)
+        decision = beside_withdrawn(
+            decision,
+            withdrawn,
+            Evaluation.from_json(left) if left else None,
+            candidate,
+            suites,
+            objective.gate,
+        )
     run.write("gate.json", decision.to_json())
     return decision
 

@@ -45,6 +45,15 @@ class RunFolder:
             return None
         return last
 
+    @staticmethod
+    def evaluation_of(runs: Path, version: str) -> dict[str, Any] | None:
+        """How `version` did when it was last examined in a round."""
+        for file in sorted(runs.glob("r*/evaluation.json"), reverse=True):
+            for evaluation in json.loads(file.read_text("utf-8")).values():
+                if evaluation["version"] == version:
+                    return evaluation
+        return None
+
     def can_go_on(self) -> bool:
         """Whether another attempt could end otherwise than the last one."""
         return not self.has("failure.json") or bool(self.read("failure.json").get("resumable"))
@@ -131,6 +140,20 @@ def only_round(home: Path, who: str) -> Iterator[None]:
             yield
         finally:
             replace(holder, pid=None).write(home)
+
+
+@contextmanager
+def no_round(home: Path) -> Iterator[None]:
+    """Let no round run meanwhile; RatchetError when one does."""
+    try:
+        lock = FileLock(home / "round.lock", timeout=PATIENCE_S).acquire()
+    except Timeout:
+        raise RatchetError(
+            "a round is running, and it may have read what shall be erased; cancel it on the rounds page (or with "
+            "Ctrl-C where it runs), or wait for its end, then erase again"
+        ) from None
+    with lock:
+        yield
 
 
 def is_held(home: Path) -> bool:

@@ -11,6 +11,7 @@ from app.levers import Levers
 from app.run_folder import Holder, RunFolder
 from eval.objective import Schedule as Rules
 from feedback.errors import Refused
+from feedback.records import Event
 
 SCHEDULE = "schedule"  # who starts these rounds, for the log
 LOOK_EVERY_S = 60
@@ -30,6 +31,7 @@ class Situation:
     unfinished: str | None = None  # the round that can go on where it stopped
     cancelled: bool = False  # a person stopped it
     pick_ups: int = 0  # how often the schedule has gone on with it, since a person last did
+    owed: str | None = None  # the champion that an erasure withdrew, until a round was started for it
 
 
 def due(now: datetime, rules: Rules, seen: Situation) -> str | None:
@@ -39,6 +41,8 @@ def due(now: datetime, rules: Rules, seen: Situation) -> str | None:
         return None
     if _cut_off(seen):
         return f"{seen.unfinished} was cut off and goes on"
+    if seen.owed:
+        return f"an erasure withdrew {seen.owed}: a clean round takes its place"
     if seen.signals_waiting < rules.min_signals:
         return None
     return f"{seen.signals_waiting} signals wait, and {rules.every_hours:g} hours have passed"
@@ -67,6 +71,8 @@ def _waits_for(rules: Rules, seen: Situation) -> str:
         if seen.pick_ups >= PICK_UPS:
             return f"{seen.unfinished} was cut off again and again. It goes on when a person starts it."
         return f"{seen.unfinished} was cut off and goes on by itself."
+    if seen.owed:
+        return f"A clean round: an erasure withdrew {seen.owed}."
     enough = f"{seen.signals_waiting} of the {rules.min_signals} new signals it takes."
     if seen.unfinished and not seen.running:
         return f"{seen.unfinished} was cancelled and goes on then. {enough}"
@@ -78,6 +84,8 @@ def _comes_at(now: datetime, rules: Rules, seen: Situation) -> datetime | None:
         return None
     if _cut_off(seen):
         return now if seen.pick_ups < PICK_UPS else None
+    if seen.owed:
+        return now
     return seen.last_began + timedelta(hours=rules.every_hours)
 
 
@@ -101,6 +109,14 @@ def pick_ups(asked: Sequence[Try], attempts: Sequence[Try]) -> int:
     people = [at for who, at in (*asked, *attempts) if who != SCHEDULE]
     since = max(people + [at for _, at in attempts[:1]], default=datetime.min.replace(tzinfo=UTC))
     return sum(who == SCHEDULE and at > since for who, at in asked)
+
+
+def clean_round_owed(log: Sequence[Event]) -> str | None:
+    """The champion that an erasure withdrew, if no round was asked for or finished since; `log` in its order."""
+    owed = None
+    for event in log:
+        owed = event.payload.get("withdrawn", owed) if event.kind == "erase" else None
+    return owed
 
 
 class Schedule:
@@ -162,4 +178,5 @@ class Schedule:
             unfinished=stopped.name if stopped else None,
             cancelled=holder is not None and self._levers.cancelled_since(holder.started_at),
             pick_ups=pick_ups(asked, worked or held) if stopped else 0,
+            owed=clean_round_owed(store.log("erase", "promote", "round", "round_asked")),
         )

@@ -134,6 +134,10 @@ class Live:
         if withdrawn:
             self._conversations.withdraw(withdrawn)
 
+    def forget(self, person: str) -> None:
+        self._conversations.forget_person(person)
+        self._engine.forget()
+
 
 def _check_port(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

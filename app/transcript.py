@@ -56,6 +56,7 @@ class Conversation:
     version: str | None = None  # whoever answered last; None before the first answer
     exchanges: list[Exchange] = field(default_factory=list)
     stream: Stream | None = None
+    erased: bool = False  # with all that its person said: nothing of it is stored any more
     lock: threading.RLock = field(default_factory=threading.RLock)
     answering: threading.Lock = field(default_factory=threading.Lock)
 

@@ -5,7 +5,7 @@ clusters of items are drawn with replacement, the same ones for champion and can
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -98,6 +98,50 @@ def decide(champion: Evaluation, candidate: Evaluation, suites: Iterable[Suite],
     ]
     decision = "not_enough_data" if missing else "promote" if wins and not broken else "refuse"
     return Decision(decision, tuple(dict.fromkeys(reasons)), metrics)
+
+
+def beside_withdrawn(
+    decision: Decision,
+    name: str,
+    withdrawn: Evaluation | None,
+    candidate: Evaluation,
+    suites: Iterable[Suite],
+    gate: Gate,
+) -> Decision:
+    """`decision`, but refused where `candidate` is worse than the champion `name` that an erasure withdrew.
+
+    The primary may not surely lose, and each guard's lower bound lies above minus its margin, on the items that
+    both were scored on. What cannot be compared is said and changes nothing.
+    """
+    if withdrawn is None or withdrawn.settings != candidate.settings:
+        left = "nothing is left of" if withdrawn is None else "other settings hold for"
+        return _with_reason(
+            decision, f"{name} was withdrawn by an erasure, and {left} its scores: not compared"
+        )
+    reasons, worse = [], False
+    for suite in suites:
+        scores = withdrawn.suites.get(suite.name, {}).get("scores", {})
+        for metric in (*suite.metrics, KEPT):
+            known = scores.get("corrections_honoured" if metric == KEPT else metric, {})
+            items = [i for i in suite.items if i.id in known and (metric != KEPT or known[i.id] == 1.0)]
+            if not items or metric not in (gate.primary, *gate.guards):
+                continue
+            found = _compare(metric, items, withdrawn, candidate, gate)
+            lost = found.high < 0 if metric == gate.primary else found.low <= -gate.guards[metric].margin
+            worse = worse or lost
+            reasons.append(
+                f"{metric} beside {name}, which an erasure withdrew: {'worse' if lost else 'not worse'} "
+                f"({_interval_in_words(found, gate, _NOUNS[suite.kind])})"
+            )
+    if not reasons:
+        reasons = [f"{name} was withdrawn by an erasure, and was scored on no item of today: not compared"]
+    for reason in reasons:
+        decision = _with_reason(decision, reason)
+    return replace(decision, decision="refuse") if worse and decision.decision == "promote" else decision
+
+
+def _with_reason(decision: Decision, reason: str) -> Decision:
+    return replace(decision, reasons=(*decision.reasons, reason))
 
 
 def interval(

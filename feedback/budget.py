@@ -3,7 +3,8 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from feedback.curation import Curation
 from feedback.errors import RatchetError
@@ -21,6 +22,21 @@ class Selection:
     tokens: dict[str, int]  # by row id
     excluded: Counter
 
+    def redacted(self, redact: Callable[[str], str]) -> "Selection":
+        """The same rows without personal data in their texts."""
+        rows = tuple(_redacted(row, redact) for row in self.rows)
+        return replace(self, rows=rows)
+
+
+def _redacted(row: Example, redact: Callable[[str], str]) -> Example:
+    own, *asked = row.prompt  # the system prompt is the domain owner's
+    return replace(
+        row,
+        prompt=(own, *({**message, "content": redact(message["content"])} for message in asked)),
+        chosen=row.chosen and redact(row.chosen),
+        rejected=row.rejected and redact(row.rejected),
+    )
+
 
 def select(
     rows: Sequence[Example], curation: Curation, count_tokens: Callable[[str], int], max_tokens: int
@@ -31,6 +47,7 @@ def select(
     budget; newest feedback comes first, knowledge goes round the topics. Unpaired rows are kept, but cost nothing:
     they are not trained on by default.
     """
+    count_tokens = lru_cache(4096)(count_tokens)  # prompts repeat
     tokens = {row.id: _cost(row, count_tokens) for row in rows}
     excluded: Counter = Counter()
     fitting = [row for row in rows if _longest(row, count_tokens) <= max_tokens]
@@ -42,8 +59,11 @@ def select(
     pairs = _newest_first(row for row in training if row.kind == "preference")
 
     room = _feedback_room(curation, sum(tokens[row.id] for row in knowledge))
-    people: Counter = Counter()
-    purse = _Purse(tokens, people, int(curation.max_share_per_person * curation.token_budget), excluded)
+    # A share of what can be trained on: on a small home the whole budget would be no limit.
+    whole = min(curation.token_budget, sum(tokens[row.id] for row in training))
+    purse = _Purse(
+        tokens, whole * curation.max_share_per_person, whole * curation.max_share_per_cluster, excluded
+    )
     chosen_pairs = purse.spend(pairs, min(room, int(curation.preference_share * curation.token_budget)))
     chosen_supervised = purse.spend(supervised, room - purse.spent)
     chosen_knowledge = purse.spend(knowledge, curation.token_budget - purse.spent)
@@ -84,24 +104,31 @@ def _feedback_room(curation: Curation, knowledge_tokens: int) -> int:
 
 
 class _Purse:
-    """Spends tokens row by row, no person's share above the limit."""
+    """Spends tokens row by row, no person's and no cluster's share above its limit."""
 
-    def __init__(self, tokens: dict[str, int], people: Counter, person_limit: int, excluded: Counter):
-        self.tokens, self.people, self.person_limit, self.excluded = tokens, people, person_limit, excluded
+    def __init__(self, tokens: dict[str, int], of_person: float, of_cluster: float, excluded: Counter):
+        self.tokens, self.excluded = tokens, excluded
+        self.of_person, self.of_cluster = of_person, of_cluster  # tokens at most, on end users' word alone
+        self.people: Counter[str] = Counter()
+        self.clusters: Counter[str] = Counter()
         self.spent = 0
 
     def spend(self, rows: Iterable[Example], room: int) -> list[Example]:
         taken, left = [], room
         for row in rows:
             cost = self.tokens[row.id]
-            if row.people and all(self.people[p] + cost > self.person_limit for p in row.people):
+            if row.people and all(self.people[p] + cost > self.of_person for p in row.people):
                 self.excluded["person_share"] += 1
+            elif row.people and self.clusters[row.cluster] + cost > self.of_cluster:
+                self.excluded["cluster_share"] += 1
             elif cost > left:
                 self.excluded["token_budget"] += 1
             else:
                 taken.append(row)
                 left -= cost
-                self.people.update(dict.fromkeys(row.people, cost))
+                if row.people:
+                    self.people.update(dict.fromkeys(row.people, cost))
+                    self.clusters[row.cluster] += cost
         self.spent += room - left
         return taken
 

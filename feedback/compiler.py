@@ -1,28 +1,46 @@
 """From what people said to rows worth training on: one pure function and its named rules.
 
-Every signal and every knowledge row is counted once: dropped by the first rule that objects,
-held out, or kept. Nothing here reads a disk, a clock or a model.
+Every signal and every knowledge row is counted once: dropped by the first rule that objects, held out, or
+kept. Nothing here reads a disk, a clock or a model. Conversations are read one after the other, several
+times, and never held together: a million answers need no more memory than what was said about them.
 """
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
+from feedback.cleaning import clean_answer, clean_question, quotes_refuted
+from feedback.clusters import Meanings
 from feedback.curation import Curation
-from feedback.records import Example, Knowledge, Message, Review, Signal, Turn, digest
+from feedback.examples import Grounds, RowBook
+from feedback.planting import dictates, novel_claims
+from feedback.raters import Label
+from feedback.records import Example, Knowledge, Message, Review, Signal, Turn
 from feedback.sides import Side, SideBook
-from feedback.text import has_control_token, normalised, words
+from feedback.standing import Standing
+from feedback.text import normalised
+
+FLAWS_OF_A_DISLIKED_ANSWER = frozenset({"boilerplate", "link_list", "repetitive", "wrong_language"})
 
 
 @dataclass(frozen=True)
 class Events:
     """What the store holds, in the order of ids."""
 
-    turns: Sequence[Turn] = ()
+    turns: Iterable[Turn] = ()  # can be read several times
     signals: Sequence[Signal] = ()
     reviews: Sequence[Review] = ()
     knowledge: Sequence[Knowledge] = ()
+    grouped: bool = False  # the turns of a conversation come together, the first one first
+
+    def conversations(self) -> Iterator[list[Turn]]:
+        """The turns of one conversation after the other, the first turn first."""
+        turns = self.turns
+        if not self.grouped:
+            turns = sorted(turns, key=lambda turn: (turn.conversation, len(turn.messages), turn.id))
+        for _, found in groupby(turns, key=lambda turn: turn.conversation):
+            yield list(found)
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,16 @@ class Tally:
     held_out: int = 0
     dropped: Counter = field(default_factory=Counter)
 
+    def count(self, outcome: str) -> None:
+        """Count one that was "kept", "held_out", or dropped by the rule `outcome`."""
+        self.entered += 1
+        if outcome == "kept":
+            self.kept += 1
+        elif outcome == "held_out":
+            self.held_out += 1
+        else:
+            self.dropped[outcome] += 1
+
     def document(self) -> dict:
         """As `ratchet compile --json` prints it."""
         return {
@@ -63,29 +91,19 @@ class Compilation:
     signals: Tally
     knowledge: Tally
     new_sides: Mapping[str, tuple[str, Side]]
+    unusual: tuple[str, ...] = ()  # people whose votes wait for a reviewer
 
     def document(self) -> dict:
         """The funnel as a JSON document."""
         kinds = Counter(row.kind for row in self.rows)
+        mended = Counter(rule for row in self.rows for rule in row.mended)
         return {
             "signals": self.signals.document(),
             "knowledge": self.knowledge.document(),
             "rows": {kind: kinds.get(kind, 0) for kind in ("sft", "preference", "unpaired")},
+            "mended": dict(sorted(mended.items())),
+            "people_with_unusual_votes": len(self.unusual),
         }
-
-
-def unfit(answer: str, curation: Curation) -> str | None:
-    """The first rule that keeps `answer` out of training, or None."""
-    length = len(words(answer))
-    if length < curation.min_words:
-        return "too_short"
-    if length > curation.max_words:
-        return "too_long"
-    if has_control_token(answer):
-        return "control_token"
-    if any(re.search(pattern, answer) for pattern in curation.boilerplate):
-        return "boilerplate"
-    return None
 
 
 def compile_events(
@@ -94,131 +112,130 @@ def compile_events(
     system_prompt: str,
     golden: Iterable[tuple[str, str, str | None]] = (),
     recorded: Mapping[str, tuple[str, Side]] | None = None,
+    versions: Sequence[str] = (),
+    meanings: Meanings | None = None,
+    off_topic: Container[str] = (),
 ) -> Compilation:
     """Compile `events` into examples.
 
     `golden` are (question, answer, topic) of items that must never be trained on; `recorded` are the
-    sides that earlier compilations saw first: {item key: (cluster, side)}.
+    sides that earlier compilations saw first: {item key: (cluster, side)}; `versions` are all that were ever
+    made, oldest first: by them a rejected answer is known to be old; `meanings` and `off_topic` (ids of turns) are
+    what an encoder made of the questions.
     """
     book = SideBook(
-        curation.validation_share, curation.held_out_share, curation.near_duplicate, recorded or {}
+        curation.validation_share, curation.held_out_share, curation.near_duplicate, recorded or {}, meanings
     )
     for question, answer, topic in golden:
         book.hold_out(question, answer, topic)
     for row in events.knowledge:
         book.see(row.id, row.question, row.answer, row.topic)
-    last_turn: dict[str, str] = {}  # of each conversation: what follows a question belongs to it
-    for turn in sorted(events.turns, key=lambda turn: len(turn.messages)):
-        book.see(turn.id, turn.asked, "", turn.topic, after=last_turn.get(turn.conversation))
-        last_turn[turn.conversation] = turn.id
-    workshop = _Workshop(events, curation, system_prompt, book)
+    workshop = _Workshop(events, curation, system_prompt, book, versions, off_topic)
+    workshop.look_around()
     workshop.take_knowledge()
     workshop.take_signals()
     return Compilation(
-        rows=tuple(sorted(workshop.rows.values(), key=lambda row: (row.kind, row.sources, row.id))),
+        rows=workshop.rows.finished(),
         held_out=tuple(workshop.held_out.values()),
         signals=workshop.signals,
         knowledge=workshop.knowledge,
         new_sides=book.new,
+        unusual=tuple(sorted(workshop.said.unusual)),
     )
 
 
 class _Workshop:
     """The state of one compilation, alive for one call of `compile_events`."""
 
-    def __init__(self, events: Events, curation: Curation, system_prompt: str, book: SideBook):
+    def __init__(
+        self,
+        events: Events,
+        curation: Curation,
+        system_prompt: str,
+        book: SideBook,
+        versions: Sequence[str],
+        off_topic: Container[str],
+    ):
         self.events = events
         self.curation = curation
-        self.system: Message = {"role": "system", "content": system_prompt}
         self.book = book
-        self.rows: dict[str, Example] = {}
+        self.off_topic = off_topic
+        self.rows = RowBook({"role": "system", "content": system_prompt}, curation, versions)
+        self.said = Standing(events.signals, events.reviews, curation.suspicion_limit)
         self.held_out: dict[str, HeldOut] = {}
         self.signals = Tally()
         self.knowledge = Tally()
-        self.turns = {turn.id: turn for turn in events.turns}
-        self.reviews = {review.signal: review for review in events.reviews}  # the last one stands
-        self.by_person: Counter = Counter()
-        self.by_cluster: Counter = Counter()
-        self.touched = self._conversations_that_touch_held_out()
+        self.touched: set[str] = set()  # conversations on both sides of the wall
         self.refuted: set[tuple[str, str]] = set()  # (question, wrong answer), wherever it was shown
-        self._take_note_of_corrections()
 
-    def _take_note_of_corrections(self) -> None:
+    def look_around(self) -> None:
+        """Give every conversation its side, and take note of what counts beyond its own turn."""
+        for conversation in self.events.conversations():
+            before, sides = None, set()
+            for turn in conversation:
+                self.book.see(turn.id, turn.asked, "", turn.topic, after=before)
+                sides.add(self.book.side(turn.id))
+                before = turn.id
+                self._note_corrections(turn)
+                self.said.meet(turn)
+                if self.said.rated(turn.id):
+                    self.rows.expect(turn)
+            if "held_out" in sides and len(sides) > 1:
+                self.touched.add(conversation[0].conversation)
+        self.said.settle()
+
+    def _note_corrections(self, turn: Turn) -> None:
         """What a reviewer stands behind counts beyond its turn: what was wrong, and what is held out."""
-        for signal in self.events.signals:
-            turn = self.turns.get(signal.turn)
-            if turn and signal.kind == "correction" and (text := self._approved_text(signal)[0]):
+        for signal in self.said.about(turn.id):
+            if signal.kind == "correction" and (text := self.said.approved_text(signal)[0]):
                 if normalised(text) != normalised(turn.answer):
                     self.refuted.add((normalised(turn.asked), normalised(turn.answer)))
                 self.book.answered(turn.id, text)
-
-    def _conversations_that_touch_held_out(self) -> set[str]:
-        sides = defaultdict(set)
-        for turn in self.events.turns:
-            sides[turn.conversation].add(self.book.side(turn.id))
-        return {name for name, found in sides.items() if "held_out" in found and len(found) > 1}
 
     # knowledge
 
     def take_knowledge(self) -> None:
         """One supervised row for each knowledge row that no rule objects to."""
         for row in self.events.knowledge:
-            self.knowledge.entered += 1
-            outcome = self._take_knowledge_row(row)
-            if outcome == "kept":
-                self.knowledge.kept += 1
-            elif outcome == "held_out":
-                self.knowledge.held_out += 1
-            else:
-                self.knowledge.dropped[outcome] += 1
+            self.knowledge.count(self._take_knowledge_row(row))
 
     def _take_knowledge_row(self, row: Knowledge) -> str:
-        if reason := unfit(row.answer, self.curation):
+        asked, told = clean_question(row.question, self.curation), clean_answer(row.answer, self.curation)
+        if reason := asked.dropped_by or told.dropped_by:
             return reason
         cluster, side = self.book.place(row.id)
-        question: Message = {"role": "user", "content": row.question}
+        question: Message = {"role": "user", "content": asked.text}
         if side == "held_out":
-            self.held_out.setdefault(row.id, HeldOut(row.id, (question,), row.answer, cluster))
+            self.held_out.setdefault(row.id, HeldOut(row.id, (question,), told.text, cluster))
             return "held_out"
-        if reason := self.book.bridges(row.id, row.answer):
+        if reason := self.book.bridges(row.id, told.text):
             return reason
-        if self.book.seen_before(row.question + "\n" + row.answer, row.id):
+        if self.book.seen_before(asked.text + "\n" + told.text, row.id):
             return "near_duplicate"
-        self._add("sft", (question,), row.answer, None, None, "knowledge", (row.id,), cluster, side, ())
+        grounds = Grounds("knowledge", (row.id,), cluster, side, mended=asked.changed_by + told.changed_by)
+        self.rows.learn((question,), told.text, grounds)
         return "kept"
 
     # signals
 
     def take_signals(self) -> None:
         """Rows from ratings, corrections and choices, turn by turn."""
-        current = {(s.turn, s.user, s.kind, _question_of_choice(s)): s.id for s in self.events.signals}
-        standing = set(current.values())
-        grouped: dict[str, list[Signal]] = defaultdict(list)
+        outcomes: dict[str, str] = {}
+        for conversation in self.events.conversations():
+            for turn in conversation:
+                if signals := self.said.about(turn.id):
+                    outcomes |= self._take_turn(turn, signals)
+        self.rows.pair_up()
+        outcomes |= self.rows.settle_contradictions()
         for signal in self.events.signals:
-            self.signals.entered += 1
-            if signal.turn not in self.turns:
-                self.signals.dropped["answer_deleted"] += 1
-            elif signal.id not in standing:
-                self.signals.dropped["superseded"] += 1
-            else:
-                grouped[signal.turn].append(signal)
-        for turn_id, signals in grouped.items():
-            outcomes = self._take_turn(self.turns[turn_id], signals)
-            for signal in signals:
-                self._count(outcomes[signal.id])
-
-    def _count(self, outcome: str) -> None:
-        if outcome == "kept":
-            self.signals.kept += 1
-        elif outcome == "held_out":
-            self.signals.held_out += 1
-        else:
-            self.signals.dropped[outcome] += 1
+            self.signals.count(outcomes.get(signal.id) or self.said.fate(signal))
 
     def _take_turn(self, turn: Turn, signals: list[Signal]) -> dict[str, str]:
         """What becomes of each signal about one answer: {signal id: "kept", "held_out" or a rule}."""
         if turn.red_flag:
             return {s.id: "red_flag" for s in signals}
+        if turn.id in self.off_topic:
+            return {s.id: "off_topic" for s in signals}
         _, side = self.book.place(turn.id)
         if side == "held_out":
             for signal in signals:
@@ -236,44 +253,34 @@ class _Workshop:
         outcomes |= self._take_choices(turn, [s for s in signals if s.kind == "choice"])
         return outcomes
 
-    def _approved_text(self, signal: Signal) -> tuple[str | None, str]:
-        """The correction that may be trained on, or None and the rule that says why not."""
-        if not signal.value["text"]:
-            return None, "withdrawn"
-        if signal.role == "reviewer":
-            return signal.value["text"], ""
-        review = self.reviews.get(signal.id)
-        if review is None or review.verdict == "withdraw":
-            return None, "awaiting_review"
-        if review.verdict == "reject":
-            return None, "rejected_by_reviewer"
-        return review.text or signal.value["text"], ""
-
     def _hold_out(self, turn: Turn, signal: Signal) -> None:
         if signal.kind != "correction":
             return
-        text, _ = self._approved_text(signal)
-        if text and not unfit(text, self.curation):
+        text, _ = self.said.approved_text(signal)
+        if text and not (cleaned := clean_answer(text, self.curation)).dropped_by:
             cluster, _ = self.book.place(turn.id)
-            self.held_out[turn.id] = HeldOut(turn.id, turn.messages, text, cluster)
+            self.held_out[turn.id] = HeldOut(turn.id, turn.messages, cleaned.text, cluster)
 
     def _take_correction(self, turn: Turn, signal: Signal) -> str:
-        text, reason = self._approved_text(signal)
+        text, reason = self.said.approved_text(signal)
         if text is None:
+            if reason == "awaiting_review":
+                return next(iter(novel_claims(signal.value["text"], f"{turn.asked}\n{turn.answer}")), reason)
             return reason
-        if reason := unfit(text, self.curation):
-            return reason
-        if normalised(text) == normalised(turn.answer):
+        better = clean_answer(text, self.curation)
+        if better.dropped_by:
+            return better.dropped_by
+        if normalised(better.text) == normalised(turn.answer):
             return "unchanged_correction"
-        if reason := self.book.bridges(turn.id, text):
+        if quotes_refuted(better.text, turn.answer):
+            return "quotes_refuted_claim"
+        if reason := self.book.bridges(turn.id, better.text):
             return reason
-        cluster, side = self.book.place(turn.id)
-        shared = ((signal.id,), cluster, side, ())  # a reviewer stands behind it: no person's share
-        self._add("sft", turn.messages, text, None, None, "correction", *shared)
+        # A reviewer stands behind it: no person's share.
+        grounds = Grounds("correction", (signal.id,), *self.book.place(turn.id), mended=better.changed_by)
+        self.rows.learn(turn.messages, better.text, grounds)
         if turn.answer.strip():
-            self._add(
-                "preference", turn.messages, text, turn.answer, None, "correction", *shared, turn.version
-            )
+            self.rows.prefer(turn.messages, better.text, turn.answer, turn.version, grounds)
         return "kept"
 
     def _is_refuted(self, turn: Turn, answer: str) -> bool:
@@ -282,28 +289,28 @@ class _Workshop:
 
     def _take_ratings(self, turn: Turn, ratings: list[Signal]) -> dict[str, str]:
         outcomes = {s.id: "withdrawn" for s in ratings if s.value["rating"] == 0}
-        votes = [s for s in ratings if s.value["rating"] != 0]
-        judges = [s for s in votes if s.role == "reviewer"] or votes
-        balance = sum(s.value["rating"] for s in judges)
-        agreeing = [s for s in votes if s.value["rating"] * balance > 0]
-        outcomes |= {s.id: "disagreement" for s in votes if s not in agreeing}
+        votes = [s for s in ratings if s.id not in outcomes]
+        if not votes:
+            return outcomes
+        label = self.said.label_of(turn.id)
+        agreeing, others = self._by_label(votes, label)
+        outcomes |= others
         if not agreeing:
             return outcomes
-        liked = balance > 0
+        liked = label.label == "liked"
+        answer = clean_answer(turn.answer, self.curation)
+        flawed = answer.dropped_by and (liked or answer.dropped_by not in FLAWS_OF_A_DISLIKED_ANSWER)
         reason = (
             ("corrected" if liked and self._is_refuted(turn, turn.answer) else None)
             or (turn.finish not in ("stop", "length") and "unfinished_answer")
-            or unfit(turn.answer, self.curation)
-            or (self.book.bridges(turn.id, turn.answer) if liked else None)
-            or self._over_cap(agreeing, turn)
+            or (answer.dropped_by if flawed else None)
+            or (self.book.bridges(turn.id, answer.text) if liked else None)
+            or self._untrusted(agreeing, turn)
         )
         if reason:
             return outcomes | {s.id: reason for s in agreeing}
-        cluster, side = self.book.place(turn.id)
-        shared = (tuple(s.id for s in agreeing), cluster, side, _end_users(agreeing))
-        self._add("unpaired", turn.messages, turn.answer, None, liked, "thumb", *shared)
-        if liked:
-            self._add("sft", turn.messages, turn.answer, None, None, "liked", *shared)
+        grounds = self._grounds("thumb", turn, agreeing, label, answer.changed_by)
+        self.rows.judge(turn, answer.text, liked, grounds)
         return outcomes | {s.id: "kept" for s in agreeing}
 
     def _take_choices(self, turn: Turn, choices: list[Signal]) -> dict[str, str]:
@@ -319,88 +326,48 @@ class _Workshop:
         return outcomes
 
     def _take_ballot(self, turn: Turn, answers: tuple[str, ...], votes: list[Signal]) -> dict[str, str]:
-        judges = [s for s in votes if s.role == "reviewer"] or votes
-        counted = Counter(s.value["choice"] for s in judges).most_common()
-        if len(counted) > 1 and counted[0][1] == counted[1][1]:
-            return {s.id: "disagreement" for s in votes}
-        winner = counted[0][0]
-        outcomes = {s.id: "disagreement" for s in votes if s.value["choice"] != winner}
-        agreeing = [s for s in votes if s.value["choice"] == winner]
-        chosen = answers[winner]
-        losers = [a for a in answers if normalised(a) != normalised(chosen)]
+        label = self.said.label_of(turn.id, answers[1:])
+        agreeing, outcomes = self._by_label(votes, label)
+        if not agreeing:
+            return outcomes
+        winner = answers[int(label.label)]
+        chosen = clean_answer(winner, self.curation)
+        losers = [a for a in answers if normalised(a) != normalised(winner)]
         reason = (
             (None if losers else "identical_answers")
-            or ("corrected" if self._is_refuted(turn, chosen) else None)
-            or unfit(chosen, self.curation)
-            or self.book.bridges(turn.id, chosen)
-            or self._over_cap(agreeing, turn)
+            or ("corrected" if self._is_refuted(turn, winner) else None)
+            or chosen.dropped_by
+            or self.book.bridges(turn.id, chosen.text)
+            or self._untrusted(agreeing, turn)
         )
         if reason:
             return outcomes | {s.id: reason for s in agreeing}
-        cluster, side = self.book.place(turn.id)
-        shared = (tuple(s.id for s in agreeing), cluster, side, _end_users(agreeing), turn.version)
+        grounds = self._grounds("choice", turn, agreeing, label, chosen.changed_by)
         for rejected in losers:
-            self._add("preference", turn.messages, chosen, rejected, None, "choice", *shared)
+            self.rows.prefer(turn.messages, chosen.text, rejected, turn.version, grounds)
         return outcomes | {s.id: "kept" for s in agreeing}
 
-    def _over_cap(self, signals: list[Signal], turn: Turn) -> str | None:
-        """Whether end users' likes and choices have had their share; counts them when not."""
+    def _by_label(self, votes: list[Signal], label: Label | None) -> tuple[list[Signal], dict[str, str]]:
+        """The votes that agree with the label, and what becomes of the others."""
+        reviewed = any(s.role == "reviewer" for s in votes)
+        waiting = [s for s in votes if not reviewed and s.user in self.said.unusual]
+        agreeing = [s for s in votes if s not in waiting and label and self.said.statement(s) == label.label]
+        outcomes = {s.id: "disagreement" for s in votes if s not in agreeing}
+        return agreeing, outcomes | {s.id: "unusual_voting" for s in waiting}
+
+    def _untrusted(self, signals: list[Signal], turn: Turn) -> str | None:
+        """Why end users alone cannot speak for this: what was asked dictates it, or they had their share."""
         if any(s.role == "reviewer" for s in signals):
             return None
-        people = {s.user for s in signals}
-        if all(self.by_person[p] >= self.curation.max_rows_per_person for p in people):
-            return "person_cap"
-        cluster, _ = self.book.place(turn.id)
-        if self.by_cluster[cluster] >= self.curation.max_rows_per_cluster:
-            return "cluster_cap"
-        self.by_cluster[cluster] += 1
-        self.by_person.update(people)
-        return None
+        if dictates(turn.messages[-1]["content"]):
+            return "dictated_prompt"
+        return self.rows.over_cap({s.user for s in signals}, self.book.place(turn.id)[0])
 
-    def _add(
-        self,
-        kind,
-        messages,
-        chosen,
-        rejected,
-        label,
-        rule,
-        sources,
-        cluster,
-        side,
-        people,
-        rejected_version=None,
-    ) -> None:
-        """Add a row, or unite its sources with an equal one's."""
-        prompt = (self.system, *messages)
-        key = digest([kind, prompt, chosen, rejected, label])
-        if key in self.rows:
-            known = self.rows[key]
-            sources, rule = tuple(dict.fromkeys(known.sources + sources)), known.rule
-            # Nobody's share, where one of the two stands without end users.
-            people = tuple(dict.fromkeys(known.people + people)) if known.people and people else ()
-        self.rows[key] = Example(
-            id=key,
-            kind=kind,
-            prompt=prompt,
-            chosen=chosen,
-            rejected=rejected,
-            label=label,
-            side=side,
-            rule=rule,
-            origin="knowledge" if rule == "knowledge" else "feedback",
-            sources=sources,
-            cluster=cluster,
-            rejected_version=rejected_version,
-            people=people,
-        )
-
-
-def _end_users(signals: list[Signal]) -> tuple[str, ...]:
-    """The people whose share a row counts towards: nobody, once a reviewer agrees."""
-    return () if any(s.role == "reviewer" for s in signals) else tuple(s.user for s in signals)
-
-
-def _question_of_choice(signal: Signal) -> tuple[str, ...]:
-    """Choices between other answers stand beside each other; everything else replaces its forerunner."""
-    return tuple(signal.value["alternatives"]) if signal.kind == "choice" else ()
+    def _grounds(
+        self, rule: str, turn: Turn, signals: list[Signal], label: Label, mended: tuple[str, ...]
+    ) -> Grounds:
+        """Who is behind a row; nobody's share, once a reviewer agrees."""
+        alone = not any(s.role == "reviewer" for s in signals)
+        people = tuple(s.user for s in signals) if alone else ()
+        sources = tuple(s.id for s in signals)
+        return Grounds(rule, sources, *self.book.place(turn.id), people, label.confidence, mended)

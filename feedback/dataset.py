@@ -18,6 +18,7 @@ import pyarrow.parquet
 from feedback.budget import Selection
 from feedback.errors import RatchetError
 from feedback.records import Example, digest
+from feedback.suspicion import length_lean
 
 KINDS = ("sft", "preference", "unpaired")
 SIDES = ("train", "validation")
@@ -30,6 +31,7 @@ _COMMON = [
     ("weight", pyarrow.float64()),
     ("sources", pyarrow.list_(pyarrow.string())),
     ("tokens", pyarrow.int64()),
+    ("mended", pyarrow.list_(pyarrow.string())),
 ]
 _SCHEMAS = {
     "sft": pyarrow.schema([("prompt", _MESSAGES), ("completion", _MESSAGES), *_COMMON]),
@@ -40,6 +42,7 @@ _SCHEMAS = {
             ("rejected", _MESSAGES),
             *_COMMON,
             ("rejected_version", pyarrow.string()),
+            ("rejected_age", pyarrow.int64()),
         ]
     ),
     "unpaired": pyarrow.schema(
@@ -60,7 +63,7 @@ def freeze(
     content_hash = digest({"rows": [_canonical(row) for row in rows], "settings": settings})[:16]
     target = folder / content_hash
     if (target / "manifest.json").exists():
-        return open_dataset(target)
+        return _reached_again(target, _sources(rows))
     folder.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
     try:
@@ -74,12 +77,27 @@ def freeze(
         manifest["files"] = {
             str(f.relative_to(draft)): _sha256(f) for f in sorted(draft.rglob("*")) if f.is_file()
         }
-        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
-        (draft / "manifest.json").write_text(text, "utf-8")
+        (draft / "manifest.json").write_text(_as_text(manifest), "utf-8")
         shutil.rmtree(target, ignore_errors=True)  # one without a manifest was never finished
         os.replace(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+def _reached_again(folder: Path, sources: dict[str, list[str]]) -> dict[str, Any]:
+    """The manifest of a dataset whose very rows were compiled again, by now perhaps from other people's words.
+
+    The files stay; the manifest leads to everybody whose words are in them.
+    """
+    manifest = open_dataset(folder)
+    known = manifest["sources"]
+    united = {origin: sorted({*known[origin], *sources[origin]}) for origin in known}
+    if united != known:
+        manifest["sources"] = united
+        draft = folder / ".manifest.json.new"
+        draft.write_text(_as_text(manifest), "utf-8")
+        os.replace(draft, folder / "manifest.json")
     return manifest
 
 
@@ -102,6 +120,17 @@ def open_dataset(folder: Path) -> dict[str, Any]:
                 f"{folder / name} was changed after it was frozen; run a new round, or restore the file"
             )
     return manifest
+
+
+def _as_text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+
+
+def _sources(rows: Sequence[Example]) -> dict[str, list[str]]:
+    return {
+        origin: sorted({source for row in rows if row.origin == origin for source in row.sources})
+        for origin in ("feedback", "knowledge")
+    }
 
 
 def _canonical(row: Example) -> list[Any]:
@@ -140,10 +169,12 @@ def _columns(row: Example, tokens: int) -> dict[str, Any]:
         "weight": row.weight,
         "sources": list(row.sources),
         "tokens": tokens,
+        "mended": list(row.mended),
     }
     if row.kind == "preference":
         rejected = [{"role": "assistant", "content": row.rejected}]
-        return columns | {"chosen": chosen, "rejected": rejected, "rejected_version": row.rejected_version}
+        written = {"rejected_version": row.rejected_version, "rejected_age": row.rejected_age}
+        return columns | {"chosen": chosen, "rejected": rejected} | written
     return columns | {"completion": chosen, "label": row.label}
 
 
@@ -159,10 +190,7 @@ def _manifest(
     by_origin = Counter()
     for row in trained:
         by_origin[row.origin] += selection.tokens[row.id]
-    sources = {
-        origin: sorted({source for row in rows if row.origin == origin for source in row.sources})
-        for origin in ("feedback", "knowledge")
-    }
+    pairs = [(row.chosen, row.rejected) for row in rows if row.kind == "preference" and row.side == "train"]
     return {
         "hash": content_hash,
         "counts": {
@@ -174,11 +202,18 @@ def _manifest(
             "trained_on": sum(by_origin.values()),
             "by_origin": dict(sorted(by_origin.items())),
             "per_row": _statistics([selection.tokens[row.id] for row in trained]),
+            "by_kind": {
+                kind: _statistics([selection.tokens[row.id] for row in trained if row.kind == kind])
+                for kind in sorted({row.kind for row in trained})
+            },
         },
         "excluded_by_budget": dict(sorted(selection.excluded.items())),
         "truncations": 0,  # a row that is longer than the model's window is left out whole, never cut
         "funnel": funnel,
-        "sources": sources,
+        "length_lean": length_lean(pairs) if pairs else None,
+        "mended": dict(sorted(Counter(rule for row in rows for rule in row.mended).items())),
+        "stale_pairs": sum(bool(row.rejected_age) for row in rows if row.kind == "preference"),
+        "sources": _sources(rows),
         "settings": settings,
         "created_at": at.isoformat(),
     }
@@ -207,6 +242,12 @@ def _card(manifest: dict[str, Any]) -> str:
         "\n".join(f"| {name} | {n} |" for name, n in manifest["excluded_by_budget"].items()) or "| none | 0 |"
     )
     tokens = manifest["tokens"]
+    lengths = "\n".join(
+        f"| {kind} | {n['min']} | {n['median']:g} | {n['max']} | {n['total']:,} |"
+        for kind, n in tokens["by_kind"].items()
+    )
+    mended = "\n".join(f"| {rule} | {n} |" for rule, n in manifest["mended"].items()) or "| none | 0 |"
+    rules = "\n".join(f"| {rule} | {n} |" for rule, n in manifest["rules"].items())
     return f"""---
 configs:
 {chr(10).join(configs)}
@@ -219,9 +260,22 @@ Frozen on {manifest["created_at"]}. Every row names its `rule` and its `sources`
 |---|---|---|
 {counts}
 
-{tokens["trained_on"]:,} tokens are trained on ({", ".join(f"{n:,} {o}" for o, n in tokens["by_origin"].items())});
-a row has {tokens["per_row"]["min"]} to {tokens["per_row"]["max"]}, median {tokens["per_row"]["median"]:g}. \
-Rows longer than the model's window are left out, none is cut.
+| kind: rule | rows |
+|---|---|
+{rules}
+
+{tokens["trained_on"]:,} tokens are trained on ({", ".join(f"{n:,} {o}" for o, n in tokens["by_origin"].items())}). \
+Rows longer than the model's window are left out; truncated: {manifest["truncations"]}.
+
+| tokens of a row | min | median | max | total |
+|---|---|---|---|---|
+{lengths}
+{_lean(manifest)}
+## Mended
+
+| rule | rows |
+|---|---|
+{mended}
 
 ## What became of everything
 
@@ -235,6 +289,18 @@ Rows longer than the model's window are left out, none is cut.
 |---|---|
 {budget}
 """
+
+
+def _lean(manifest: dict[str, Any]) -> str:
+    """Whether the preference pairs teach length: people like longer answers."""
+    lean = manifest["length_lean"]
+    if lean is None or "share" not in lean:  # no pairs, or none with a longer answer
+        return ""
+    return (
+        f"\nOf {lean['pairs']} preference pairs {lean['share']:.0%} prefer the longer answer "
+        f"(95 % interval {lean['low']:.0%} to {lean['high']:.0%}); {manifest['stale_pairs']} reject an answer of an "
+        "older version.\n"
+    )
 
 
 def _funnel_rows(funnel: dict[str, Any]) -> list[str]:

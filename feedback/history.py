@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from feedback.erasure import person_digest
 from feedback.records import Event, Signal, Turn, new_id
 from feedback.schema import insert
 from feedback.store import Store
@@ -71,7 +72,7 @@ def everything_of(store: Store, person: str) -> list[dict[str, Any]]:
 def forget(store: Store, person: str, conversations: Sequence[str], at: datetime) -> None:
     """Take these conversations of `person` out of the store, with all that was said about them.
 
-    Only the ids stay in the log: by them it can be found out which datasets they had reached.
+    Only the ids stay in the log: by them an erasure finds out which datasets they had reached.
     """
     whose = [person, list(conversations)]
     mine = "person = ? AND list_contains(?, conversation)"
@@ -88,7 +89,7 @@ def forget(store: Store, person: str, conversations: Sequence[str], at: datetime
             ("turn", f"source = 'chat' AND {mine}", whose),
         ):
             gone += connection.execute(f"DELETE FROM {table} WHERE {condition}", arguments).fetchone()[0]
-        note = {"turns": turns, "signals": signals}
+        note = {"person": person_digest(person), "turns": turns, "signals": signals}
         return insert(connection, Event(new_id(at), "deleted", "their person", note, at)) - gone
 
     store.write(take_away)

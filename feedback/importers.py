@@ -1,295 +1,195 @@
-"""Files from outside, line by line, into records: knowledge, multiple choice, feedback, preferences.
+"""Files from outside into records, part by part: what was told wrongly is counted, what is there adds nothing.
 
-One format a file, told by its fields. Bad lines are skipped and counted by reason; a line that was
-imported before adds nothing.
+Each file holds one format, told by the fields of all its rows (see `formats`). A file is read through once
+before anything of it is stored; then each part is stored by itself, so that an import that was stopped goes on
+when it is repeated.
 """
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 
-from feedback.errors import RatchetError, Refused
-from feedback.records import Knowledge, MultipleChoice, Role, Signal, Turn, digest, new_id
-from feedback.text import acceptable
+from feedback.errors import RatchetError
+from feedback.formats import DEMONSTRATIONS, FORMATS, STATEMENTS, FeedbackLine, Format, formats_of
+from feedback.readers import BEGINNING, Mark, Row, files_in, read_rows
+from feedback.records import Turn, digest
+from feedback.store import Store
 
 SHOWN = 3  # bad lines that are shown
-MAX_NESTING = 50  # levels of a row; deeper ones could not be read back everywhere
-
-
-def _acceptable(text: str) -> str:
-    try:
-        return acceptable(text)
-    except Refused as error:
-        raise ValueError(str(error)) from None
-
-
-def _acceptable_name(text: str | None) -> str | None:
-    return _acceptable(text) if text else None
-
-
-Text = Annotated[str, AfterValidator(_acceptable)]
-Name = Annotated[str | None, AfterValidator(_acceptable_name)]  # one that is empty is none
-
-
-def _utc(at: datetime) -> datetime:
-    try:
-        return at.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is beyond the years 1 to 9999 in UTC") from None
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    @model_validator(mode="after")
-    def _metadata_can_be_kept(self) -> "_Line":
-        try:
-            json.dumps(self.metadata, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError(
-                "an unknown field holds half of a surrogate pair, which is no character"
-            ) from None
-        return self
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """The fields that the format does not know, kept as they are."""
-        return self.model_extra or {}
-
-
-class _Message(BaseModel):
-    role: Literal["system", "user", "assistant"]
-    content: Text
-
-
-class KnowledgeLine(_Line):
-    """A question and its answer."""
-
-    question: Text
-    answer: Text
-    id: Name = None
-    source: Name = None
-    url: Name = None
-    topic: Name = None
-
-    def records(self, at: datetime, _line: str, _source: str) -> list[Any]:
-        """One knowledge row."""
-        extra = self.metadata | ({"id": self.id} if self.id else {})
-        return [
-            Knowledge(new_id(at), self.question, self.answer, at, self.topic, self.source, self.url, extra)
-        ]
-
-
-class MultipleChoiceLine(_Line):
-    """A question with options, one of them right."""
-
-    question: Text
-    choices: list[Text] = Field(min_length=2)
-    answer_index: int = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _answer_is_a_choice(self) -> "MultipleChoiceLine":
-        if self.answer_index >= len(self.choices):
-            raise ValueError("answer_index is beyond the choices")
-        return self
-
-    def records(self, at: datetime, _line: str, _source: str) -> list[Any]:
-        """One multiple-choice item."""
-        return [
-            MultipleChoice(
-                new_id(at), self.question, tuple(self.choices), self.answer_index, at, self.metadata
-            )
-        ]
-
-
-class FeedbackLine(_Line):
-    """A conversation that ends with an answer, and what somebody said of that answer."""
-
-    messages: list[_Message]
-    rating: Literal[1, -1] | None = None
-    reasons: list[Text] = []
-    comment: Text | None = None
-    correction: Text | None = None
-    alternatives: list[Text] = []
-    choice: int | Literal["tie"] | None = None
-    turn: Name = None
-    user: Name = None
-    rater: Name = None
-    role: Role = "user"
-    topic: Name = None
-    timestamp: Annotated[AwareDatetime, AfterValidator(_utc)] | None = None
-    model: Name = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> "FeedbackLine":
-        if len(self.messages) < 2 or self.messages[-1].role != "assistant":
-            raise ValueError("messages must end with the assistant's answer to a question")
-        if not any(message.role == "user" for message in self.messages):
-            raise ValueError("messages hold no question of a user")
-        if self.choice is not None and not self.alternatives:
-            raise ValueError("choice needs alternatives")
-        if isinstance(self.choice, int) and not 0 <= self.choice <= len(self.alternatives):
-            raise ValueError("choice is beyond the alternatives")
-        if not self._statements():
-            raise ValueError("no rating, comment, correction or choice")
-        return self
-
-    def _statements(self) -> list[tuple[str, dict[str, Any]]]:
-        said: list[tuple[str, dict[str, Any]]] = []
-        if self.rating is not None:
-            said.append(("rating", {"rating": self.rating, "reasons": self.reasons}))
-        if self.comment is not None:
-            said.append(("comment", {"text": self.comment}))
-        if self.correction is not None:
-            said.append(("correction", {"text": self.correction}))
-        if self.choice is not None:
-            said.append(("choice", {"alternatives": self.alternatives, "choice": self.choice}))
-        return said
-
-    def records(self, at: datetime, line: str, source: str) -> list[Any]:
-        """The turn, then one signal for each statement."""
-        when = self.timestamp or at
-        person = self.rater or self.user or "importer"
-        system, spoken = _split([m.model_dump() for m in self.messages])
-        turn_id = "t" + digest([self.turn or line, spoken])[:21]
-        turn = Turn(
-            id=turn_id,
-            conversation=turn_id,
-            user=self.user or person,
-            messages=tuple(spoken[:-1]),
-            answer=spoken[-1]["content"],
-            version=self.model or "unknown",
-            at=when,
-            source=source,
-            topic=self.topic,
-            system_prompt=system,
-            metadata=self.metadata,
-        )
-        return [turn] + [
-            Signal(
-                new_id(at + timedelta(microseconds=i)), turn_id, person, self.role, kind, value, when, source
-            )
-            for i, (kind, value) in enumerate(self._statements())
-        ]
-
-
-class PreferenceLine(_Line):
-    """Two answers to one prompt, one preferred; the operator vouches for the file."""
-
-    prompt: list[_Message] = Field(min_length=1)
-    chosen: Text
-    rejected: Text
-    rater: Name = None
-    role: Role = "reviewer"
-    topic: Name = None
-    model: Name = None
-
-    def records(self, at: datetime, line: str, source: str) -> list[Any]:
-        """The rejected answer as a turn, and the choice of the other one."""
-        conversation = [*self.prompt, _Message(role="assistant", content=self.rejected)]
-        feedback = FeedbackLine(
-            messages=conversation,
-            alternatives=[self.chosen],
-            choice=1,
-            rater=self.rater,
-            role=self.role,
-            topic=self.topic,
-            model=self.model,
-        )
-        turn, *signals = feedback.records(at, line, source)
-        return [replace(turn, metadata=self.metadata), *signals]
-
-
-FORMATS: dict[str, tuple[frozenset[str], type[_Line]]] = {
-    "knowledge": (frozenset({"question", "answer"}), KnowledgeLine),
-    "multiple choice": (frozenset({"question", "choices", "answer_index"}), MultipleChoiceLine),
-    "feedback": (frozenset({"messages"}), FeedbackLine),
-    "preference": (frozenset({"prompt", "chosen", "rejected"}), PreferenceLine),
-}
+BATCH = 5_000  # rows that are stored together
+PART = 10_000  # rows between two lines of progress
+BEFORE = "imported before"
+FOREIGN = "turn: an answer in other words has this id here"
 
 
 @dataclass
-class Import:
-    """What a file gave: `lines` are the records of each accepted line by its digest."""
+class Batch:
+    """Rows that are stored together: the records of each of their lines, by the line's digest."""
 
-    file: str
-    format: str = ""
-    read: int = 0
-    skipped: Counter = field(default_factory=Counter)
-    shown: list[str] = field(default_factory=list)
     lines: dict[str, list[Any]] = field(default_factory=dict)
-
-    def skip(self, number: int, reason: str) -> None:
-        """Count a line that was not taken."""
-        self.skipped[reason] += 1
-        if reason != "imported before" and len(self.shown) < SHOWN:
-            self.shown.append(f"line {number}: {reason}")
-
-    def document(self) -> dict[str, Any]:
-        """As `ratchet import --json` prints it."""
-        return {
-            "file_path": self.file,
-            "format": self.format,
-            "read": self.read,
-            "accepted": len(self.lines),
-            "skipped": dict(sorted(self.skipped.items())),
-            "first_bad_lines": self.shown,
-        }
+    rows: list[tuple[str, list[str]]] = field(default_factory=list)  # of each good row: place, its digests
+    bad: list[tuple[str, str]] = field(default_factory=list)  # of each other row: place, reason
+    exported: set[str] = field(default_factory=set)  # the digests of lines that may bring a turn's id along
 
 
-def read_import(
+def import_files(
+    paths: Sequence[Path], take_part: Callable[..., dict[str, Any]], log: Callable[[str], None]
+) -> dict[str, Any]:
+    """Import files and folders; the document says what became of every row.
+
+    All are checked before the first is stored. `take_part` is `import_part`, wherever the store is open.
+    """
+    files = [(file, examine(file, file != path, log)) for path in paths for file in files_in(path)]
+    documents = [_import_file(file, form, total, take_part, log) for file, (form, total) in files]
+    skipped: Counter = Counter()
+    for document in documents:
+        skipped.update(document["skipped"])
+    totals = {key: sum(document[key] for document in documents) for key in ("read", "accepted")}
+    return totals | {"skipped": dict(sorted(skipped.items())), "files": documents}
+
+
+def _import_file(
     file: Path,
-    known_digests: set[str],
-    known_turns: set[str],
-    at: datetime,
-    log: Callable[[str], None] = print,
-) -> Import:
-    """Read `file` (.jsonl, .csv or .parquet) whole; RatchetError when nothing in it can be taken."""
-    result = Import(str(file))
-    rows = list(_rows(file))
-    result.read = len(rows)
-    result.format = _format_of(file, [row for _, row in rows if isinstance(row, dict)])
-    _, line_type = FORMATS[result.format]
-    digests, turns = set(known_digests), set(known_turns)
-    for number, (place, row) in enumerate(rows, 1):
-        if isinstance(row, str):
-            result.skip(place, row)
-            continue
-        line = digest(row)
-        if line in digests:
-            result.skip(place, "imported before")
+    form: Format,
+    total: int,
+    take_part: Callable[..., dict[str, Any]],
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    accepted, skipped, shown = 0, Counter(), []
+    begin: Mark | None = BEGINNING
+    while begin is not None:
+        part = take_part(file=str(file), format=form.name, begin=begin)
+        begin = part["next"]
+        accepted += part["accepted"]
+        skipped.update(part["skipped"])
+        shown = [*shown, *part["first_bad_lines"]][:SHOWN]
+        log(f"{file.name}: {accepted + skipped.total():,} of {total:,} rows")
+    return {
+        "file_path": str(file),
+        "format": form.name,
+        "read": accepted + skipped.total(),
+        "accepted": accepted,
+        "skipped": dict(sorted(skipped.items())),
+        "first_bad_lines": shown,
+    }
+
+
+def examine(file: Path, in_dataset: bool, log: Callable[[str], None]) -> tuple[Format, int]:
+    """The format of `file` and how many rows it has; RatchetError when nothing in it can be taken.
+
+    Messages about which nobody says anything are demonstrations in a folder of data files, and nowhere else:
+    a log of conversations is not to be imitated unasked.
+    """
+    total, told, by_fields = 0, False, {}
+    for total, row in enumerate(read_rows(file), 1):
+        if isinstance(row.value, dict):
+            fields = (row.value.get("label") is None, *row.value)
+            if fields not in by_fields:
+                by_fields[fields] = formats_of(row.value)
+                told = told or not STATEMENTS.isdisjoint(row.value)
+        if total % (10 * PART) == 0:
+            log(f"{file.name}: {total:,} rows looked at")
+    fitting = {form.name: form for forms in by_fields.values() for form in forms}
+    if in_dataset and not told and [*fitting] == ["feedback"]:
+        fitting = {DEMONSTRATIONS.name: DEMONSTRATIONS}
+    if len(fitting) != 1:
+        raise RatchetError(f"{file} {_unfitting(fitting)}")
+    (form,) = fitting.values()
+    _check_some_row(file, form)
+    return form, total
+
+
+def _unfitting(fitting: dict[str, Format]) -> str:
+    if fitting:
+        return f"fits {' and '.join(fitting)}; split it, one format a file"
+    wanted = "; ".join(f"{form.name}: {', '.join(sorted(form.fields))}" for form in FORMATS.values())
+    return f"fits no format that can be imported ({wanted})"
+
+
+def _check_some_row(file: Path, form: Format) -> None:
+    bad = Batch()
+    for row in read_rows(file):
+        batch = read_batch([row], form, file.name, datetime.now(UTC))
+        if batch.rows:
+            return
+        bad.bad += batch.bad[: SHOWN - len(bad.bad)]
+    shown = "; ".join(f"{place}: {reason}" for place, reason in bad.bad)
+    raise RatchetError(f"{file}: no line can be taken as {form.name}; {shown}")
+
+
+def import_part(store: Store, file: Path, form: Format, begin: Mark, at: datetime) -> dict[str, Any]:
+    """Store about PART rows of `file` from `begin` on; says where the next part begins, None at the end.
+
+    What was stored before the part was broken off is there when the same part is asked for again.
+    """
+    accepted, skipped, shown = 0, Counter(), []
+    read, after = 0, None
+    for rows in _batches(file, begin):
+        batch = read_batch(rows, form, file.name, at + timedelta(microseconds=10 * read))
+        _set_foreign_turns_aside(store, batch)
+        new = store.add_import(
+            file.name, at, {key: batch.lines[key] for _, keys in batch.rows for key in keys}
+        )
+        for _, keys in batch.rows:
+            if new.isdisjoint(keys):
+                skipped[BEFORE] += 1
+            else:
+                accepted += 1
+                new.difference_update(keys)  # an equal row below it was imported before
+        skipped.update(reason for _, reason in batch.bad)
+        shown += [f"{place}: {reason}" for place, reason in batch.bad[: SHOWN - len(shown)]]
+        read, after = read + len(rows), rows[-1].after
+    ended = read < PART
+    return {
+        "accepted": accepted,
+        "skipped": dict(skipped),
+        "first_bad_lines": shown,
+        "next": None if ended else after,
+    }
+
+
+def _batches(file: Path, begin: Mark) -> Iterator[list[Row]]:
+    """The rows of one part, some at a time; it ends where reading can begin again."""
+    rows: list[Row] = []
+    for read, row in enumerate(read_rows(file, begin), 1):
+        rows.append(row)
+        ended = read >= PART and row.after is not None
+        if ended or len(rows) == BATCH:
+            yield rows
+            rows = []
+        if ended:
+            return
+    if rows:
+        yield rows
+
+
+def read_batch(rows: Iterable[Row], form: Format, source: str, at: datetime) -> Batch:
+    """`rows` as records; ids follow the order of the rows from `at` on, ten microseconds a row."""
+    batch = Batch()
+    for number, row in enumerate(rows):
+        if isinstance(row.value, str):
+            batch.bad.append((row.place, row.value))
             continue
         try:
-            records = line_type.model_validate(row).records(
-                at + timedelta(microseconds=10 * number), line, file.name
-            )
+            lines = [(digest(line), form.line.model_validate(line)) for line in form.lines(row.value)]
         except ValidationError as error:
-            result.skip(place, _reason(error))
-            continue
-        digests.add(line)
-        result.lines[line] = [r for r in records if not (isinstance(r, Turn) and r.id in turns)]
-        turns.update(record.id for record in records if isinstance(record, Turn))
-        if number % 5000 == 0:
-            log(f"{file.name}: {number:,} of {len(rows):,} lines")
-    if not result.lines and not result.skipped["imported before"]:
-        raise RatchetError(f"{file}: no line can be taken as {result.format}; {'; '.join(result.shown)}")
-    return result
+            batch.bad.append((row.place, _reason(error)))
+        except ValueError as error:
+            batch.bad.append((row.place, str(error)))
+        else:
+            batch.rows.append((row.place, [key for key, _ in lines]))
+            when = at + timedelta(microseconds=10 * number)
+            for key, line in lines:
+                if key not in batch.lines:
+                    batch.lines[key] = line.records(when, key, source)
+                    if isinstance(line, FeedbackLine) and line.conversation:
+                        batch.exported.add(key)
+    return batch
 
 
 def _reason(error: ValidationError) -> str:
@@ -299,116 +199,20 @@ def _reason(error: ValidationError) -> str:
     return f"{place}: {message}" if place else message
 
 
-def _format_of(file: Path, rows: list[dict[str, Any]]) -> str:
-    fitting = [name for name, (required, _) in FORMATS.items() if any(required <= row.keys() for row in rows)]
-    if len(fitting) == 1:
-        return fitting[0]
-    wanted = "; ".join(f"{name}: {', '.join(sorted(required))}" for name, (required, _) in FORMATS.items())
-    if fitting:
-        raise RatchetError(f"{file} fits {' and '.join(fitting)}; split it, one format a file ({wanted})")
-    raise RatchetError(f"{file} fits no format that can be imported ({wanted})")
-
-
-_Row = tuple[int, dict[str, Any] | str]
-
-
-def _split(messages: list[dict[str, str]]) -> tuple[str | None, list[dict[str, str]]]:
-    """The system prompt, if there is one, and what was spoken."""
-    system = [m["content"] for m in messages if m["role"] == "system"]
-    return (system[0] if system else None), [m for m in messages if m["role"] != "system"]
-
-
-def _rows(file: Path) -> Iterator[_Row]:
-    """Each row with its line (in Parquet its row, from 1): a dict, or the reason why it is none."""
-    readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    reader = readers.get(file.suffix.lower())
-    if reader is None:
-        raise RatchetError(f"{file}: only {', '.join(readers)} files can be imported")
-    try:
-        yield from reader(file)
-    except FileNotFoundError:
-        raise RatchetError(f"{file} does not exist") from None
-    except OSError as error:
-        raise RatchetError(f"{file} cannot be read: {error.strerror or str(error).strip()}") from None
-    except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise RatchetError(f"{file} is no {file.suffix} file: {str(error).splitlines()[0]}") from None
-
-
-def _jsonl_rows(file: Path) -> Iterator[_Row]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, _parsed(line)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | str:
-    try:
-        row = json.loads(line)
-    except UnicodeDecodeError:
-        return "not UTF-8"
-    except (ValueError, RecursionError):  # a number of thousands of digits is a bare ValueError
-        return "not JSON"
-    if not isinstance(row, dict):
-        return "not a JSON object"
-    return "nested too deeply" if _is_deeper(row, MAX_NESTING) else row
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return isinstance(value, list) and (levels == 0 or any(_is_deeper(part, levels - 1) for part in value))
-
-
-def _csv_rows(file: Path) -> Iterator[_Row]:
-    csv.field_size_limit(64 * 1024 * 1024)
-    rows = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig"), newline=""))
-    for row in rows:
-        if None in row:
-            yield rows.line_num, "more cells than columns"
-        else:
-            yield (
-                rows.line_num,
-                {name: _cell(name, value) for name, value in row.items() if value not in ("", None)},
-            )
-
-
-_STRUCTURED = {"messages", "prompt", "choices", "alternatives", "reasons", "rating", "choice", "answer_index"}
-
-
-def _cell(name: str, value: str) -> Any:
-    """A cell of a structured column is JSON; everything else is text."""
-    if name not in _STRUCTURED:
-        return value
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return value if _is_deeper(parsed, MAX_NESTING) else parsed
-
-
-def _parquet_rows(file: Path) -> Iterator[_Row]:
-    import pyarrow.parquet
-
-    number = 0
-    for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield number, {name: _plain(name, value) for name, value in row.items() if value is not None}
-
-
-def _plain(name: str, value: Any) -> Any:
-    """A value of Parquet as JSON could hold it: what JSON does not know becomes text."""
-    if isinstance(value, str):
-        return _cell(name, value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return json.loads(json.dumps(value, default=_as_text))
-
-
-def _as_text(value: Any) -> str:
-    if not isinstance(value, bytes):
-        return str(value)
-    try:
-        return value.decode()  # what an old writer kept as text, without saying so
-    except UnicodeDecodeError:
-        return value.hex()
+def _set_foreign_turns_aside(store: Store, batch: Batch) -> None:
+    """A row that brings a turn's id along, but other words than are known by it, speaks of another answer."""
+    turns = {
+        key: r
+        for key in batch.lines
+        if key in batch.exported
+        for r in batch.lines[key]
+        if isinstance(r, Turn)
+    }
+    known = {t.id: (t.messages, t.answer) for t in store.turns_among({t.id for t in turns.values()})}
+    foreign = {
+        key
+        for key, turn in turns.items()
+        if known.setdefault(turn.id, (turn.messages, turn.answer)) != (turn.messages, turn.answer)
+    }
+    batch.bad += [(place, FOREIGN) for place, keys in batch.rows if not foreign.isdisjoint(keys)]
+    batch.rows = [(place, keys) for place, keys in batch.rows if foreign.isdisjoint(keys)]

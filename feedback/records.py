@@ -27,7 +27,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One answer shown to somebody, as the server knows it."""
 
@@ -60,7 +60,7 @@ class Turn:
         return "\n".join(self.questions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Signal:
     """One thing a person said about one turn."""
 
@@ -173,7 +173,7 @@ class Event:
     at: datetime  # UTC
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """A training row compiled from signals or knowledge; exactly one of the three kinds."""
 
@@ -184,13 +184,15 @@ class Example:
     rejected: str | None  # preference only
     label: bool | None  # unpaired only: liked or not
     side: Literal["train", "validation"]
-    rule: str  # why it exists: "knowledge", "correction", "liked", "choice", "thumb"
+    rule: str  # why it exists: "knowledge", "correction", "liked", "choice", "thumb", "liked_over_disliked"
     origin: Literal["knowledge", "feedback"]
     sources: tuple[str, ...]  # ids of the signals or knowledge rows it comes from
     cluster: str  # topic or near-duplicate cluster
-    weight: float = 1.0
+    weight: float = 1.0  # confidence in its label, less for a rejected answer of an old version
     rejected_version: str | None = None  # who wrote the rejected answer
+    rejected_age: int | None = None  # versions made since; None where it is not one of ours
     people: tuple[str, ...] = ()  # end users on whose word alone it stands; for the caps
+    mended: tuple[str, ...] = ()  # the cleaning rules that changed its text
 
     @property
     def own(self) -> bool:

@@ -1,8 +1,8 @@
 """The tables of the store and how records become rows: with `store`, the room that speaks SQL."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,6 +82,12 @@ MIGRATIONS = (
                   = 'withdraw';
         """,
     ),
+    (
+        "003 vectors",
+        """
+        CREATE TABLE vector (digest VARCHAR NOT NULL, encoder VARCHAR NOT NULL, vector BLOB NOT NULL);
+        """,
+    ),
 )
 TABLE_OF = {
     Turn: "turn",
@@ -96,8 +102,11 @@ TABLE_OF = {
     Account: "account",
 }
 TABLES = (*TABLE_OF.values(), "imported", "side")
+COPIED_AT_ONCE = 10_000  # rows
+STREAMED = 2_000  # rows that are fetched together
 _AS_JSON = {"messages", "sampling", "metadata", "value", "choices", "payload", "given"}
 _TUPLES = {"messages", "choices", "given"}
+_as_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
 def migrate(connection: duckdb.DuckDBPyConnection) -> None:
@@ -129,11 +138,17 @@ def naive(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(tzinfo=None)
 
 
-def _row(record: Any) -> dict[str, Any]:
-    row = {_column(name): value for name, value in asdict(record).items()}
-    for name in _AS_JSON & row.keys():
-        row[name] = json.dumps(row[name], ensure_ascii=False, sort_keys=True)
-    return row | {"happened": naive(record.at)}
+def _columns(records: Sequence[Any]) -> dict[str, list]:
+    """Records of one kind, at least one, as the columns of their table."""
+    columns = {}
+    for name in (f.name for f in fields(records[0])):
+        values = [getattr(record, name) for record in records]
+        if name in _AS_JSON:
+            values = [_as_json(value) for value in values]
+        elif name == "at":
+            values = [naive(value) for value in values]
+        columns[_column(name)] = values
+    return columns
 
 
 def _record(kind: type, row: Sequence[Any]) -> Any:
@@ -154,24 +169,53 @@ def select(
     return [_record(kind, row) for row in cursor.execute(query, arguments).fetchall()]
 
 
+def stream(
+    cursor: duckdb.DuckDBPyConnection,
+    kind: type,
+    condition: str = "",
+    arguments: Sequence[Any] = (),
+    order: str = "id",
+) -> Iterator[Any]:
+    """As `select`, some at a time, in the order of these columns."""
+    columns = ", ".join(_column(f.name) for f in fields(kind))
+    cursor.execute(f"SELECT {columns} FROM {TABLE_OF[kind]} {condition} ORDER BY {order}", arguments)
+    while rows := cursor.fetchmany(STREAMED):
+        yield from (_record(kind, row) for row in rows)
+
+
 def insert(connection: duckdb.DuckDBPyConnection, record: Any) -> int:
     """Insert one record; returns 1."""
-    row = _row(record)
-    places = ", ".join("?" * len(row))
+    columns = _columns([record])
+    places = ", ".join("?" * len(columns))
     connection.execute(
-        f"INSERT INTO {TABLE_OF[type(record)]} ({', '.join(row)}) VALUES ({places})", list(row.values())
+        f"INSERT INTO {TABLE_OF[type(record)]} ({', '.join(columns)}) VALUES ({places})",
+        [value for (value,) in columns.values()],
     )
     return 1
 
 
-def insert_many(connection: duckdb.DuckDBPyConnection, table: str, records: Iterable[Any]) -> int:
-    """Insert records of one table at once; returns how many."""
-    rows = [_row(record) for record in records]
-    return (
-        insert_columns(connection, table, {name: [row[name] for row in rows] for name in rows[0]})
-        if rows
-        else 0
-    )
+def insert_many(
+    connection: duckdb.DuckDBPyConnection, table: str, records: Iterable[Any], conflict: str = ""
+) -> int:
+    """Insert records of one table at once; returns how many were added."""
+    rows = list(records)
+    return insert_columns(connection, table, _columns(rows), conflict) if rows else 0
+
+
+def copy_rows(source: duckdb.DuckDBPyConnection, target: duckdb.DuckDBPyConnection) -> None:
+    """Copy every row that `source` sees into `target`, which has the same tables and is empty but for them."""
+    target.execute("DELETE FROM migration")  # those of the source say when the store was made
+    for (table,) in source.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall():
+        incoming = source.execute(f"SELECT * FROM {table}").to_arrow_reader(COPIED_AT_ONCE)
+        target.register("incoming", incoming)
+        target.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+        target.unregister("incoming")
+
+
+def delete_vectors(connection: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> int:
+    """Delete the vectors of the texts with these digests; they are no events, so 0 rows are less."""
+    connection.execute("DELETE FROM vector WHERE digest IN (SELECT unnest(?))", [list(digests)])
+    return 0
 
 
 def insert_columns(
@@ -183,5 +227,16 @@ def insert_columns(
     try:
         query = f"INSERT INTO {table} ({names}) SELECT {names} FROM incoming {conflict}"
         return connection.execute(query).fetchone()[0]
+    finally:
+        connection.unregister("incoming")
+
+
+def insert_new(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, list]) -> list[str]:
+    """Insert the rows whose key, the first column, is not there yet; returns their keys."""
+    names = list(columns)
+    connection.register("incoming", pyarrow.table(dict(columns)))
+    try:
+        query = f"INSERT INTO {table} ({', '.join(names)}) FROM incoming ON CONFLICT DO NOTHING RETURNING {names[0]}"
+        return [row[0] for row in connection.execute(query).fetchall()]
     finally:
         connection.unregister("incoming")

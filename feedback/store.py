@@ -5,13 +5,17 @@ commits small groups, readers take a cursor each. A high-water mark beside the f
 commit, tells a store that has lost its tail from a whole one.
 """
 
+import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,20 @@ import duckdb
 from feedback.compiler import Events
 from feedback.errors import RatchetError, StoreBehind, StoreBusy
 from feedback.records import Event, Knowledge, Review, Signal, Turn
-from feedback.schema import TABLE_OF, TABLES, insert, insert_columns, insert_many, migrate, naive, select
+from feedback.schema import (
+    TABLE_OF,
+    TABLES,
+    copy_rows,
+    delete_vectors,
+    insert,
+    insert_columns,
+    insert_many,
+    insert_new,
+    migrate,
+    naive,
+    select,
+    stream,
+)
 from feedback.sides import Side
 
 GROUP_LIMIT = 256  # writes that share one commit at most
@@ -38,7 +55,9 @@ class Store:
         self._writes: queue.SimpleQueue[tuple[Write, Future] | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
-        self._count = self._count_rows()
+        self._writing, self._reading = _Doorway(), _Doorway()
+        self._guard: int | None = None  # keeps others from a file that took this one's place; see `rewrite`
+        self._count = _count_rows(connection)
         self._writer = threading.Thread(target=self._write_groups, name="store-writer", daemon=True)
 
     @classmethod
@@ -53,6 +72,7 @@ class Store:
             store = cls(file, connection)
             store._check_mark()
             store._write_mark(store._count)
+            store._remove_draft()
         except (duckdb.Error, OSError) as error:
             connection.close()
             raise _in_words(error, file) from None
@@ -78,7 +98,10 @@ class Store:
             self._closed = True
             self._writes.put(None)
         self._writer.join()
-        self._connection.close()
+        with self._writing.alone():  # nothing is being rewritten
+            self._connection.close()
+            if self._guard is not None:
+                os.close(self._guard)
 
     # writing
 
@@ -94,23 +117,34 @@ class Store:
         """Add one thing that was said; acknowledged only after its commit."""
         self.add(signal)
 
-    def add_import(self, file: str, at: datetime, lines: Mapping[str, Sequence[Any]]) -> None:
-        """Add the records of imported lines, {line digest: records}, all or nothing."""
+    def add_import(self, file: str, at: datetime, lines: Mapping[str, Sequence[Any]]) -> set[str]:
+        """Add the records of imported lines, {line digest: records}, all or nothing; returns the digests
+        that were new. The others add nothing, and a turn that is there stays as it is.
+        """
+        new: set[str] = set()
 
         def write(connection: duckdb.DuckDBPyConnection) -> int:
-            rows = [record for records in lines.values() for record in records]
-            added = sum(
-                insert_many(connection, table, [r for r in rows if TABLE_OF[type(r)] == table])
-                for table in TABLES
-            )
             columns = {
                 "digest": list(lines),
                 "file": [file] * len(lines),
                 "happened": [naive(at)] * len(lines),
             }
-            return added + insert_columns(connection, "imported", columns)
+            new.clear()
+            new.update(insert_new(connection, "imported", columns))
+            added = [record for key, records in lines.items() if key in new for record in records]
+            turns = {record.id: record for record in reversed(added) if isinstance(record, Turn)}
+            others = [record for record in added if not isinstance(record, Turn)]
+            return (
+                len(new)
+                + insert_many(connection, "turn", turns.values(), "ON CONFLICT DO NOTHING")
+                + sum(
+                    insert_many(connection, table, [r for r in others if TABLE_OF[type(r)] == table])
+                    for table in {TABLE_OF[type(r)] for r in others}
+                )
+            )
 
         self.write(write)
+        return new
 
     def record_sides(self, sides: Mapping[str, tuple[str, Side]], at: datetime) -> None:
         """Record the sides that were seen first; an item that has one keeps it."""
@@ -121,6 +155,20 @@ class Store:
             "happened": [naive(at)] * len(sides),
         }
         self.write(lambda connection: insert_columns(connection, "side", columns, "ON CONFLICT DO NOTHING"))
+
+    def add_vectors(self, encoder: str, digests: Sequence[str], vectors: Sequence[bytes]) -> None:
+        """Keep what `encoder` made of the texts with these digests."""
+        columns = {"digest": list(digests), "encoder": [encoder] * len(digests), "vector": list(vectors)}
+
+        def write(connection: duckdb.DuckDBPyConnection) -> int:
+            insert_columns(connection, "vector", columns)
+            return 0  # no events
+
+        self.write(write)
+
+    def forget_vectors(self, digests: Sequence[str]) -> None:
+        """Drop what any encoder made of the texts with these digests."""
+        self.write(lambda connection: delete_vectors(connection, digests))
 
     def write(self, work: Write) -> None:
         """Run `work` in the writer thread; returns after its commit, raises what it raised."""
@@ -143,7 +191,8 @@ class Store:
                 last = another is None
                 if another:
                     group.append(another)
-            self._commit(group)
+            with self._writing.among():
+                self._commit(group)
             if last:
                 return
 
@@ -183,17 +232,72 @@ class Store:
         self._connection.commit()  # one that fails has rolled back already
         return added
 
+    # rewriting
+
+    def rewrite(self, take_away: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        """Put a fresh file with what `take_away` leaves in this one's place.
+
+        DuckDB keeps deleted texts in its file; a copy of the rows that are left holds none of them. Meanwhile
+        writers queue, and readers wait while the files change places. A kill leaves the one file or the other.
+        """
+        self._same_process()
+        with self._writing.alone():
+            if self._closed:
+                raise RatchetError("the store is closed; nothing was rewritten")
+            try:
+                count = self._copy(take_away)
+                with self._reading.alone():
+                    self._swap(count)
+            except (duckdb.Error, OSError) as error:
+                raise _in_words(error, self.file) from None
+            finally:
+                self._remove_draft()
+
+    @property
+    def _draft(self) -> Path:
+        return self.file.with_suffix(".rewriting")
+
+    def _remove_draft(self) -> None:
+        for suffix in (".rewriting", ".rewriting.wal"):
+            self.file.with_suffix(suffix).unlink(missing_ok=True)
+
+    def _copy(self, take_away: Callable[[duckdb.DuckDBPyConnection], None]) -> int:
+        """Write the draft; returns how many rows the store has in it. Nothing changes in the store itself."""
+        self._remove_draft()
+        self._connection.begin()
+        try:
+            take_away(self._connection)
+            with duckdb.connect(str(self._draft)) as draft:
+                migrate(draft)
+                copy_rows(self._connection, draft)
+                return _count_rows(draft)
+        finally:
+            self._connection.rollback()
+
+    def _swap(self, count: int) -> None:
+        """Put the draft in the store's place and open it; nobody else reads or writes meanwhile."""
+        self._connection.execute("CHECKPOINT")  # no log of the old file may be left beside the new one
+        if (log := self.file.with_name(self.file.name + ".wal")).exists():
+            raise RatchetError(f"{log} cannot be emptied; check permission and space on the disk")
+        self._write_mark(count)  # lower than before: right for either file
+        # Locked before it can be found under the store's name, so that no other process opens it first. The
+        # lock is the process's own: DuckDB takes it too, and closing any handle of the file would drop it.
+        guard = os.open(self._draft, os.O_RDWR)
+        fcntl.lockf(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.replace(self._draft, self.file)
+        self._connection.close()
+        self._connection = _connect(self.file)
+        self._count = count
+        if self._guard is not None:
+            os.close(self._guard)
+        self._guard = guard
+
     # the high-water mark
 
     @property
     def mark_file(self) -> Path:
         """Beside the store: how many rows were committed at least."""
         return self.file.with_suffix(".mark")
-
-    def _count_rows(self) -> int:
-        return sum(
-            self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES
-        )
 
     def _check_mark(self) -> None:
         if not self.mark_file.exists():
@@ -220,13 +324,14 @@ class Store:
 
     @contextmanager
     def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of its own, for the queries of this room; closed at the end."""
+        """A cursor of its own, for the queries of this room; closed at the end. Nothing is written inside."""
         self._same_process()
-        cursor = self._connection.cursor()
-        try:
-            yield cursor
-        finally:
-            cursor.close()
+        with self._reading.among():
+            cursor = self._connection.cursor()
+            try:
+                yield cursor
+            finally:
+                cursor.close()
 
     def _same_process(self) -> None:
         if os.getpid() != self._process:
@@ -262,14 +367,18 @@ class Store:
         return found[0] if found else None
 
     def events(self) -> Events:
-        """All that a compilation reads, in the order of ids, as of one moment."""
+        """All that a compilation reads, in the order of ids; of turns those whose conversation has a signal.
+
+        They are read anew each time: one that is deleted in between is gone, and one that comes has no signal.
+        """
         with self.reader() as cursor:
-            cursor.begin()  # one snapshot: no signal without its turn
+            cursor.begin()  # one snapshot: no review without its signal
             return Events(
-                turns=select(cursor, Turn),
                 signals=select(cursor, Signal),
                 reviews=select(cursor, Review),
                 knowledge=select(cursor, Knowledge),
+                turns=_JudgedTurns(self),
+                grouped=True,
             )
 
     def sides(self) -> dict[str, tuple[str, Side]]:
@@ -278,11 +387,29 @@ class Store:
             rows = cursor.execute("SELECT item, cluster, side FROM side").fetchall()
         return {item: (cluster, side) for item, cluster, side in rows}
 
-    def imported(self) -> tuple[set[str], set[str]]:
-        """The digests of every line imported so far, and the ids of every turn."""
+    def turns_among(self, ids: Iterable[str]) -> list[Turn]:
+        """The answers that have one of these ids."""
+        wanted = list(ids)
+        return self.records(Turn, "WHERE id IN (SELECT unnest(?::VARCHAR[]))", [wanted]) if wanted else []
+
+    def told(self) -> Iterator[tuple[Signal, Turn]]:
+        """Everything that was said, in the order of ids, each with its answer; never all of it in memory."""
         with self.reader() as cursor:
-            digests = {row[0] for row in cursor.execute("SELECT digest FROM imported").fetchall()}
-            return digests, {row[0] for row in cursor.execute("SELECT id FROM turn").fetchall()}
+            signals = stream(cursor, Signal)
+            while some := list(islice(signals, 1000)):
+                turns = {turn.id: turn for turn in self.turns_among({signal.turn for signal in some})}
+                yield from ((signal, turns[signal.turn]) for signal in some if signal.turn in turns)
+
+    def untold(self) -> Iterator[Turn]:
+        """The answers that nobody said anything about, in the order of ids."""
+        with self.reader() as cursor:
+            yield from stream(cursor, Turn, "WHERE id NOT IN (SELECT turn FROM signal)")
+
+    def vectors(self, encoder: str, digests: Sequence[str]) -> list[tuple[str, bytes]]:
+        """What `encoder` made of the texts with these digests, each with its digest."""
+        with self.reader() as cursor:
+            query = "SELECT digest, vector FROM vector WHERE encoder = ? AND digest IN (SELECT unnest(?))"
+            return cursor.execute(query, [encoder, list(digests)]).fetchall()
 
     def log(self, *kinds: str) -> list[Event]:
         """What operators and rounds did, of these kinds or of all, oldest first."""
@@ -307,6 +434,64 @@ class Store:
         with self.reader() as cursor:
             query = "SELECT (SELECT count(*) FROM signal WHERE id > $1) + (SELECT count(*) FROM review WHERE id > $1)"
             return cursor.execute(query, [signal_id]).fetchone()[0]
+
+
+@dataclass(frozen=True)
+class _JudgedTurns:
+    """The turns of every conversation that has a signal, conversation by conversation, the first turn first."""
+
+    store: Store
+
+    def __iter__(self) -> Iterator[Turn]:
+        with self.store.reader() as cursor:
+            yield from stream(
+                cursor,
+                Turn,
+                "WHERE conversation IN (SELECT conversation FROM turn WHERE id IN (SELECT turn FROM signal))",
+                order="conversation, json_array_length(messages), id",
+            )
+
+
+class _Doorway:
+    """Lets threads in side by side, until one wants to be alone: those inside leave, new ones wait."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: Counter[int] = Counter()  # by thread: whoever is inside may come in again
+        self._shut = False
+
+    @contextmanager
+    def among(self) -> Iterator[None]:
+        """Be inside, with others."""
+        thread = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut or thread in self._inside)
+            self._inside[thread] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside[thread] -= 1
+                self._inside += Counter()  # forgets who has left
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one inside."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self._shut = True
+            self._changed.wait_for(lambda: not self._inside)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._shut = False
+                self._changed.notify_all()
+
+
+def _count_rows(connection: duckdb.DuckDBPyConnection) -> int:
+    return sum(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES)
 
 
 def _connect(file: Path) -> duckdb.DuckDBPyConnection:

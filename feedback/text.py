@@ -9,6 +9,7 @@ MAX_CHARACTERS = 100_000
 
 _CONTROL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")
 _WORD = re.compile(r"\w+")
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def acceptable(text: object, what: str = "text") -> str:
@@ -21,7 +22,7 @@ def acceptable(text: object, what: str = "text") -> str:
         raise Refused(f"the {what} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are kept")
     if "\0" in text:
         raise Refused(f"the {what} holds a NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _HALF_A_PAIR.search(text):
         raise Refused(f"the {what} holds half of a surrogate pair, which is no character")
     return text
 

@@ -129,6 +129,33 @@ def test_a_persons_share_counts_over_pairs_and_likes_together():
     assert cost(select(rows, curation, words_in, WINDOW)) <= 100
 
 
+def test_one_clusters_likes_have_at_most_their_share():
+    """Many people who like answers to one question do not make it what is trained on; corrections may."""
+    rows = [example(f"a{i:02}", people=(f"p{i}",), cluster="one") for i in range(20)]
+    rows += [example(f"b{i:02}", people=(f"q{i}",)) for i in range(5)]
+    rows += [example(f"c{i:02}", rule="correction", cluster="one") for i in range(5)]
+    curation = Curation(token_budget=1000, knowledge_share=0, max_share_per_cluster=0.1)
+    selection = select(rows, curation, words_in, WINDOW)
+    assert Counter(name[0] for name in chosen(selection)) == {"a": 2, "b": 5, "c": 5}
+    assert selection.excluded["cluster_share"] == 18
+
+
+def test_a_share_is_of_what_can_be_trained_on():
+    """Where little waits, a person's share is a share of that, not of a budget that nobody fills."""
+    rows = [example(f"a{i:02}", people=("ann",)) for i in range(20)] + [knowledge(f"k{i}") for i in range(20)]
+    selection = select(rows, Curation(knowledge_share=0, max_share_per_person=0.1), words_in, WINDOW)
+    assert Counter(name[0] for name in chosen(selection)) == {"a": 4, "k": 20}
+
+
+def test_personal_data_is_taken_out_of_what_is_trained_on():
+    """Questions and answers are rewritten; the system prompt is the domain's own."""
+    row = example("1", "preference")
+    selection = select([row], Curation(knowledge_share=0, preference_share=1), words_in, WINDOW)
+    (redacted,) = selection.redacted(lambda text: text.replace("good", "<X>").replace("What", "<Y>")).rows
+    assert redacted.prompt == (row.prompt[0], {"role": "user", "content": "<Y>?"})
+    assert (redacted.chosen, redacted.rejected) == (row.chosen.replace("good", "<X>"), row.rejected)
+
+
 def test_what_reviewers_stand_behind_is_nobodys_share():
     """Corrections are not cut for their number."""
     rows = [example(f"c{i:02}", rule="correction") for i in range(10)]

@@ -22,6 +22,7 @@ from app.conversations import Conversations
 from app.engine import Engine
 from eval.objective import Gate, Objective, RedFlag, Sampling, SuitePlan
 from eval.objective import Page as Words
+from feedback.records import Turn
 from feedback.store import Store
 from tests.accessibility import serious
 from tests.adapters import random_adapter
@@ -137,7 +138,7 @@ def sidebar(page: Page) -> None:
 
 
 def turns(site: Site, page: Page) -> list:
-    return [turn for turn in site.store.events().turns if turn.user == person(page)]
+    return [turn for turn in site.store.records(Turn) if turn.user == person(page)]
 
 
 def signals(site: Site, page: Page) -> list[dict[str, Any]]:
@@ -422,7 +423,7 @@ def forger(site: Site, browser: Browser) -> Iterator[Visitor]:
 def test_forged_events_store_nothing(site: Site, forger: Visitor):
     """An index, text, id or history that the session was not given is refused."""
     assert forger.session
-    turn = site.store.events().turns[-1]
+    turn = site.store.records(Turn)[-1]
     rows = site.store.counts()
 
     def like(index: object, text: object) -> dict[str, Any]:
@@ -466,7 +467,7 @@ def test_another_persons_session_is_of_no_use(site: Site, forger: Visitor):
 
 def test_ids_in_a_request_are_not_believed(site: Site, forger: Visitor):
     """The session's own conversation and answer count, whatever a request names in their place."""
-    own = site.store.events().turns[-1]
+    own = site.store.records(Turn)[-1]
     stranger = site.chats.open("stranger")
     strange = list(site.chats.ask(stranger, "stranger", "Water?", True))[-1].exchange.turn
     assert forger.act("thumb-up", "click", [stranger, strange.id]).ok

@@ -165,3 +165,23 @@ def test_an_unknown_training_setting_is_named(ratchet, tmp_path: Path):
     status, out, err = ratchet("--objective", str(folder), "round")
     assert (status, out) == (2, "")
     assert err.endswith("objective.toml: training.max_lenght: unknown key\n") and err.count("\n") == 1
+
+
+def test_a_folder_comes_in_and_what_was_said_goes_out_and_back(ratchet, tmp_path: Path):
+    """Leaflets are imported as a folder; progress is on stderr; exported events say the same in another home."""
+    (tmp_path / "leaflets").mkdir()
+    (tmp_path / "leaflets" / "cold.md").write_text(
+        "# Cold\n\n## Causes\n\nA virus of the nose and the throat.\n"
+    )
+    (tmp_path / "f.jsonl").write_text(RATED)
+    status, out, err = ratchet("import", str(tmp_path / "leaflets"), str(tmp_path / "f.jsonl"), "--json")
+    assert (status, json.loads(out)["accepted"]) == (0, 2)
+    assert err.splitlines() == ["leaflets: 1 of 1 rows", "f.jsonl: 1 of 1 rows"]
+    compiled = ratchet("compile", "--json")[1]
+    status, out, _ = ratchet("export", "events", "--out", str(tmp_path / "out"), "--json")
+    assert (status, json.loads(out)["rows"]) == (0, {"feedback": 1, "knowledge": 1})
+    assert ratchet("--home", str(tmp_path / "other"), "import", str(tmp_path / "out"))[0] == 0
+    assert ratchet("--home", str(tmp_path / "other"), "compile", "--json")[1] == compiled
+    assert ratchet("export", "sft", "--out", str(tmp_path / "rows"), "--format", "jsonl")[0] == 0
+    status, out, err = ratchet("export", "sft", "--out", str(tmp_path / "rows"))
+    assert (status, out) == (1, "") and "is not empty" in err

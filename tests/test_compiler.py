@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,98 +12,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from feedback.compiler import Compilation, Events, compile_events
+from feedback.compiler import Events, compile_events
 from feedback.curation import Curation
 from feedback.records import Knowledge, Review, Signal, Turn
 from feedback.sides import TELLING_WORDS
 from feedback.text import words
-
-AT = datetime(2026, 1, 1, tzinfo=UTC)
-SYSTEM = "You give plain, careful health information."
-QUESTION = "What is asthma and who gets it?"
-ANSWER = "Asthma is a disease of the stomach that comes from cold water."
-BETTER = "Asthma is a disease of the airways that makes breathing hard."
-OTHER = "Asthma narrows the airways, and an inhaler opens them again quickly."
-EXPERT = (
-    "Asthma is a disease of the airways: they swell and narrow, which makes breathing hard; an inhaler that is "
-    "used early opens them again."
+from tests.said import (
+    ALL_TRAIN,
+    ANSWER,
+    AT,
+    BETTER,
+    EXPERT,
+    MANY,
+    OTHER,
+    QUESTION,
+    SYSTEM,
+    adds_up,
+    choice,
+    compiled,
+    correction,
+    dropped,
+    knowledge,
+    rating,
+    recorded,
+    supervised,
+    turn,
 )
-ALL_TRAIN = Curation(
-    validation_share=0, held_out_share=0, min_words=3, max_words=30, boilerplate=("^See the links",)
-)
-
-
-def turn(turn_id: str = "t1", question: str = QUESTION, answer: str = ANSWER, **more) -> Turn:
-    """An answer to one question in a conversation of its own."""
-    asked = ({"role": "user", "content": question},)
-    defaults = {"conversation": "c" + turn_id, "user": "ann", "messages": asked, "version": "v0001", "at": AT}
-    return Turn(**{"id": turn_id, "answer": answer, **defaults, **more})
-
-
-def rating(signal_id: str, value: int, user: str = "ann", turn: str = "t1", role: str = "user") -> Signal:
-    """A thumb."""
-    return Signal(
-        signal_id,
-        turn,
-        user,
-        role,
-        "rating",
-        {"rating": value, "reasons": []},
-        datetime(2026, 1, 1, tzinfo=UTC),
-    )
-
-
-def correction(
-    signal_id: str, text: str, user: str = "ann", turn: str = "t1", role: str = "reviewer"
-) -> Signal:
-    """A better answer; a reviewer's unless told."""
-    return Signal(signal_id, turn, user, role, "correction", {"text": text}, datetime(2026, 1, 1, tzinfo=UTC))
-
-
-def choice(
-    signal_id: str, alternatives: list[str], chosen: int | str, user: str = "ann", turn: str = "t1"
-) -> Signal:
-    """A choice between the given answer (0) and others (1, ...), or a tie."""
-    value = {"alternatives": alternatives, "choice": chosen}
-    return Signal(signal_id, turn, user, "user", "choice", value, datetime(2026, 1, 1, tzinfo=UTC))
-
-
-def knowledge(
-    row_id: str, question: str = QUESTION, answer: str = BETTER, topic: str | None = None
-) -> Knowledge:
-    """A question and its answer from outside."""
-    return Knowledge(row_id, question, answer, AT, topic)
-
-
-def compiled(
-    *events: Turn | Signal | Review | Knowledge, curation: Curation = ALL_TRAIN, **more
-) -> Compilation:
-    """What `events` compile to, where everything is for training unless told otherwise."""
-    kinds = {"turns": Turn, "signals": Signal, "reviews": Review, "knowledge": Knowledge}
-    sorted_out = {n: tuple(e for e in events if isinstance(e, kind)) for n, kind in kinds.items()}
-    return compile_events(Events(**sorted_out), curation, SYSTEM, **more)
-
-
-def dropped(result: Compilation) -> dict[str, int]:
-    """The signals that each rule dropped."""
-    return result.document()["signals"]["dropped"]
-
-
-def supervised(result: Compilation) -> list[str | None]:
-    """The answers that a model would learn to give."""
-    return [row.chosen for row in result.rows if row.kind == "sft"]
-
-
-def adds_up(result: Compilation) -> bool:
-    """in = kept + held_out + all dropped, in both funnels."""
-    funnels = [result.document()[name] for name in ("signals", "knowledge")]
-    return all(f["in"] == f["kept"] + f["held_out"] + sum(f["dropped"].values()) for f in funnels)
-
-
-def recorded(side: str, *topics: str) -> dict[str, tuple[str, str]]:
-    """Topics whose side was recorded before."""
-    return {f"topic:{t}": (f"topic:{t}", side) for t in topics}
-
 
 # what is kept
 
@@ -116,6 +49,8 @@ def test_a_like_is_a_supervised_row_and_an_unpaired_one():
         "signals": {"in": 1, "dropped": {}, "held_out": 0, "kept": 1},
         "knowledge": {"in": 0, "dropped": {}, "held_out": 0, "kept": 0},
         "rows": {"sft": 1, "preference": 0, "unpaired": 1},
+        "mended": {},
+        "people_with_unusual_votes": 0,
     }
     (row,) = [row for row in result.rows if row.kind == "sft"]
     assert row.prompt == ({"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION})
@@ -154,9 +89,7 @@ def test_a_choice_prefers_the_chosen_answer_to_every_other():
 def test_an_approved_correction_counts_as_the_reviewer_edited_it():
     """What the reviewer approved is trained on, not what the user wrote."""
     said = correction("s1", "Asthma is a thing of the airways.", role="user")
-    result = compiled(
-        turn(), said, Review("r1", "s1", "dr", "approve", BETTER, datetime(2026, 1, 1, tzinfo=UTC))
-    )
+    result = compiled(turn(), said, Review("r1", "s1", "dr", "approve", BETTER, AT))
     assert supervised(result) == [BETTER]
 
 
@@ -165,7 +98,7 @@ def test_an_approved_correction_without_an_edit_counts_as_it_was_said():
     result = compiled(
         turn(),
         correction("s1", BETTER, role="user"),
-        Review("r1", "s1", "dr", "approve", None, datetime(2026, 1, 1, tzinfo=UTC)),
+        Review("r1", "s1", "dr", "approve", None, AT),
     )
     assert supervised(result) == [BETTER]
 
@@ -196,9 +129,7 @@ def test_a_row_that_a_reviewer_stands_behind_is_nobodys_share():
 
 def test_a_comment_is_read_by_people_only():
     """A comment makes no row."""
-    result = compiled(
-        turn(), Signal("s1", "t1", "ann", "user", "comment", {"text": "hm"}, datetime(2026, 1, 1, tzinfo=UTC))
-    )
+    result = compiled(turn(), Signal("s1", "t1", "ann", "user", "comment", {"text": "hm"}, AT))
     assert dropped(result) == {"comment": 1}
     assert result.rows == ()
 
@@ -254,9 +185,7 @@ def test_a_users_correction_waits_for_a_reviewer():
 def test_a_rejected_correction_is_dropped():
     """What a reviewer turned down is not trained on."""
     said = correction("s1", BETTER, role="user")
-    result = compiled(
-        turn(), said, Review("r1", "s1", "dr", "reject", None, datetime(2026, 1, 1, tzinfo=UTC))
-    )
+    result = compiled(turn(), said, Review("r1", "s1", "dr", "reject", None, AT))
     assert dropped(result) == {"rejected_by_reviewer": 1}
 
 
@@ -264,8 +193,8 @@ def test_the_last_review_stands():
     """A reviewer may change their mind too."""
     said = correction("s1", BETTER, role="user")
     reviews = (
-        Review("r1", "s1", "dr", "approve", None, datetime(2026, 1, 1, tzinfo=UTC)),
-        Review("r2", "s1", "dr", "reject", None, datetime(2026, 1, 1, tzinfo=UTC)),
+        Review("r1", "s1", "dr", "approve", None, AT),
+        Review("r2", "s1", "dr", "reject", None, AT),
     )
     assert dropped(compiled(turn(), said, *reviews)) == {"rejected_by_reviewer": 1}
 
@@ -274,7 +203,7 @@ def test_a_correction_that_is_taken_back_trains_nothing():
     """An empty text takes a correction back, a reviewer's too; a withdrawn verdict lets it wait again."""
     taken_back = (correction("s1", BETTER, "dr"), correction("s2", "", "dr"))
     assert dropped(compiled(turn(), *taken_back)) == {"superseded": 1, "withdrawn": 1}
-    at = datetime(2026, 1, 1, tzinfo=UTC)
+    at = AT
     verdicts = (Review("r1", "s1", "dr", "approve", None, at), Review("r2", "s1", "dr", "withdraw", None, at))
     assert dropped(compiled(turn(), correction("s1", BETTER, role="user"), *verdicts)) == {
         "awaiting_review": 1
@@ -284,9 +213,7 @@ def test_a_correction_that_is_taken_back_trains_nothing():
 def test_a_new_correction_is_not_covered_by_an_old_approval():
     """What a user writes after the review waits again."""
     first, second = correction("s1", BETTER, role="user"), correction("s2", OTHER, role="user")
-    result = compiled(
-        turn(), first, second, Review("r1", "s1", "dr", "approve", None, datetime(2026, 1, 1, tzinfo=UTC))
-    )
+    result = compiled(turn(), first, second, Review("r1", "s1", "dr", "approve", None, AT))
     assert dropped(result) == {"awaiting_review": 1, "superseded": 1}
 
 
@@ -362,14 +289,6 @@ def test_choices_between_other_answers_stand_beside_each_other():
     result = compiled(turn(), choice("s1", [BETTER], 1), choice("s2", [OTHER], 1), choice("s3", [BETTER], 0))
     assert dropped(result) == {"superseded": 1}
     assert {(row.chosen, row.rejected) for row in result.rows} == {(ANSWER, BETTER), (OTHER, ANSWER)}
-
-
-MANY = [
-    "What causes headaches in the morning?",
-    "How long does a common cold last?",
-    "Which foods contain a lot of iron?",
-    "Is it safe to fly with an ear infection?",
-]
 
 
 def test_one_persons_likes_are_capped():
@@ -588,8 +507,8 @@ def story() -> tuple[Turn | Signal | Knowledge, ...]:
 def test_twice_is_byte_identical_even_in_another_process():
     """Neither a run nor a hash seed changes what compiles."""
     program = (
-        "import sys; sys.path[:0] = ['tests', '.']\n"
-        "from test_compiler import Curation, compiled, story\n"
+        "import sys; sys.path[:0] = ['.']\n"
+        "from tests.test_compiler import Curation, compiled, story\n"
         "result = compiled(*story(), curation=Curation(validation_share=0.3, held_out_share=0.3))\n"
         "print(result)"
     )
@@ -661,7 +580,7 @@ def whole_stories(draw) -> Events:
         user = draw(USERS)
         role = "reviewer" if user == "dr" else "user"
         about = draw(st.sampled_from(turns)).id
-        signals.append(Signal(f"s{i:02}", about, user, role, kind, value, datetime(2026, 1, 1, tzinfo=UTC)))
+        signals.append(Signal(f"s{i:02}", about, user, role, kind, value, AT))
     corrections = [s.id for s in signals if s.kind == "correction" and s.role == "user"]
     verdicts = st.sampled_from(["approve", "reject"])
     reviews = [
@@ -671,7 +590,7 @@ def whole_stories(draw) -> Events:
             "dr",
             draw(verdicts),
             None,
-            datetime(2026, 1, 1, tzinfo=UTC),
+            AT,
         )
         for i in range(draw(st.integers(0, 6)) if corrections else 0)
     ]
@@ -743,7 +662,7 @@ def test_a_conversation_stays_on_the_side_of_its_first_question():
                 tuple(messages),
                 f"Answer number {number} is this.",
                 "base",
-                datetime(2026, 1, 1, tzinfo=UTC),
+                AT,
             )
         )
         messages = [*messages, {"role": "assistant", "content": f"Answer number {number} is this."}]

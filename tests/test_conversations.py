@@ -11,6 +11,7 @@ import pytest
 from app.conversations import Conversations, Progress
 from app.web.display import safe_markdown
 from eval.objective import Gate, Objective, Page, RedFlag, Sampling, SuitePlan
+from feedback.erasure import person_digest
 from feedback.errors import RatchetError, Refused
 from feedback.records import Draft, Judgement, Review
 from feedback.store import Store
@@ -416,7 +417,7 @@ def test_what_is_deleted_is_gone(chats: Conversations, store: Store):
         "turn": 2, "signal": 0, "review": 0, "judgement": 0, "draft": 0, "title": 0,
     }  # fmt: skip
     assert [event.payload for event in store.log("deleted")] == [
-        {"turns": [turn], "signals": [correction.id]}
+        {"person": person_digest(ANNA), "turns": [turn], "signals": [correction.id]}
     ]
     chats.delete_all(ANNA)
     assert chats.headings(ANNA) == [] and chats.everything(ANNA) == []

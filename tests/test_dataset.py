@@ -43,7 +43,15 @@ def said(sides: bool = True) -> tuple[Events, Curation, dict]:
             )
         )
         signals.append(Signal(f"s{i}b", f"t{i}", "ann", "user", "rating", {"rating": -1, "reasons": []}, AT))
-        rows.append(Knowledge(f"k{i}", f"{question} Tell me in full.", f"It is so, {i}. " * 6, AT, f"t{i}"))
+        rows.append(
+            Knowledge(
+                f"k{i}",
+                f"{question} Tell me in full.",
+                f"It is so, number {i}, whatever else one may have heard of it from neighbours or read in a paper.",
+                AT,
+                f"t{i}",
+            )
+        )
     side_of = {
         f"topic:t{i}": (f"topic:t{i}", "validation" if sides and i == 0 else "train") for i in range(4)
     }
@@ -112,14 +120,14 @@ def test_datasets_loads_every_kind(tmp_path):
         assert {side: rows.num_rows for side, rows in loaded.items()} == manifest["counts"][kind]
         assert manifest["counts"][kind]["validation"] > 0
         for row in [*loaded["train"], *loaded["validation"]]:
-            common = {"id", "rule", "origin", "cluster", "weight", "sources", "tokens"}
-            assert columns | common == row.keys() - {"rejected_version"}
+            common = {"id", "rule", "origin", "cluster", "weight", "sources", "tokens", "mended"}
+            assert columns | common == row.keys() - {"rejected_version", "rejected_age"}
             assert row["prompt"][0] == {"role": "system", "content": "Be kind."}
             assert row["prompt"][-1]["role"] == "user"
             for answer in columns - {"prompt", "label"}:
                 ((role, content),) = [(m["role"], m["content"]) for m in row[answer]]
                 assert role == "assistant" and content
-            assert row["tokens"] > 0 and row["weight"] == 1.0 and row["sources"]
+                assert row["tokens"] > 0 and 0 < row["weight"] <= 1 and row["sources"]
             assert kind != "unpaired" or row["label"] is False
 
 
@@ -248,3 +256,13 @@ def test_an_error_while_writing_leaves_no_draft(tmp_path):
     with pytest.raises(TypeError):
         freeze(tmp_path, selection, funnel | {"strange": object()}, SETTINGS, AT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_others_said_too_lead_to_them(tmp_path):
+    """The same rows from other people's words are the same dataset, whose manifest names everybody."""
+    manifest = frozen(tmp_path)
+    selection, funnel = selected(*said())
+    others = replace(selection, rows=tuple(replace(r, sources=("x" + r.sources[0],)) for r in selection.rows))
+    again = freeze(tmp_path, others, funnel, SETTINGS, AT)
+    assert again["hash"] == manifest["hash"]
+    assert {"s1a", "xs1a"} <= set(open_dataset(tmp_path / again["hash"])["sources"]["feedback"])

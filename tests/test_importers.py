@@ -3,16 +3,22 @@
 import csv
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
+from feedback import importers
 from feedback.errors import RatchetError
-from feedback.importers import Import, read_import
+from feedback.formats import FORMATS
+from feedback.importers import import_files, import_part
 from feedback.records import Knowledge, MultipleChoice, Signal, Turn
 from feedback.store import Store
 
@@ -42,6 +48,12 @@ def written(file: Path, rows: list[dict]) -> Path:
     """`rows` in the format that the file's name asks for."""
     if file.suffix == ".jsonl":
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif file.suffix == ".json":
+        file.write_text(json.dumps(rows))
+    elif file.suffix == ".arrow":
+        table = pyarrow.Table.from_pylist(rows)
+        with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table, max_chunksize=4)
     elif file.suffix == ".parquet":
         names = list(dict.fromkeys(name for row in rows for name in row))
         plain = [{n: str(v) if n == "choice" else v for n, v in row.items()} for row in rows]
@@ -61,13 +73,56 @@ def lines(file: Path, *rows: dict | bytes) -> Path:
     return file
 
 
-def taken(file: Path, digests=(), turns=()) -> Import:
-    """What an import takes, with the law that every line is counted once."""
-    result = read_import(file, set(digests), set(turns), AT, log=lambda _: None)
-    assert result.read == len(result.lines) + sum(result.skipped.values())
-    document = json.loads(json.dumps(result.document(), allow_nan=False))
-    assert document["read"] == document["accepted"] + sum(document["skipped"].values())
-    return result
+@dataclass
+class Shelf:
+    """A store in memory: what was imported into it."""
+
+    lines: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add_import(self, file: str, at: datetime, lines: Mapping[str, list[Any]]) -> set[str]:
+        new = lines.keys() - self.lines.keys()
+        self.lines |= {key: records for key, records in lines.items() if key in new}
+        return new
+
+    def turns_among(self, ids: set[str]) -> list[Turn]:
+        turns = {r.id: r for records in self.lines.values() for r in records if isinstance(r, Turn)}
+        return [turn for turn in turns.values() if turn.id in ids]
+
+
+def brought(store: Any, *files: Path) -> dict[str, Any]:
+    """The document of an import of `files` into `store`, with the law that every row is counted once."""
+
+    def take_part(file: str, format: str, begin: tuple[int, int]) -> dict[str, Any]:
+        answer = import_part(store, Path(file), FORMATS[format], tuple(begin), AT)
+        return json.loads(json.dumps(answer, allow_nan=False))  # it may travel through a server
+
+    document = import_files(files, take_part, lambda _: None)
+    for part in (document, *document["files"]):
+        assert part["read"] == part["accepted"] + sum(part["skipped"].values())
+    return document
+
+
+@dataclass
+class Import:
+    """What one file gave."""
+
+    document: dict[str, Any]
+    lines: dict[str, list[Any]]
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        return self.document["skipped"]
+
+    @property
+    def shown(self) -> list[str]:
+        return self.document["first_bad_lines"]
+
+
+def taken(file: Path) -> Import:
+    """What an import of one file takes."""
+    shelf = Shelf()
+    (document,) = brought(shelf, file)["files"]
+    return Import(document, shelf.lines)
 
 
 def records(result: Import, kind: type) -> list:
@@ -144,8 +199,8 @@ def test_a_system_prompt_is_kept_apart(tmp_path):
 def test_every_container_says_the_same(tmp_path, name):
     """JSON Lines, CSV and Parquet of the same rows bring the same things."""
     found = [taken(written(tmp_path / f"f{s}", FILES[name])) for s in (".jsonl", ".csv", ".parquet")]
-    assert [f.format for f in found] == [name] * 3
-    assert [f.document()["accepted"] for f in found] == [len(FILES[name])] * 3
+    assert [f.document["format"] for f in found] == [name] * 3
+    assert [f.document["accepted"] for f in found] == [len(FILES[name])] * 3
     assert as_said(found[0]) == as_said(found[1]) == as_said(found[2])
 
 
@@ -156,19 +211,17 @@ def test_twice_adds_nothing(tmp_path, name, suffix):
     file = written(tmp_path / f"f{suffix}", FILES[name])
     other = shutil.copy(file, tmp_path / f"renamed{suffix}")
     with Store.open(tmp_path / "store.duckdb") as store:
-        first = taken(file, *store.imported())
-        store.add_import(file.name, AT, first.lines)
+        assert brought(store, file)["accepted"] == len(FILES[name])
         before, kept = store.counts(), store.events()
-        for again in (taken(file, *store.imported()), taken(other, *store.imported())):
-            assert again.document()["skipped"] == {"imported before": again.read}
-            assert again.document()["first_bad_lines"] == []
-            store.add_import(file.name, AT, again.lines)
+        again = brought(store, file, other)
+        assert again["skipped"] == {"imported before": again["read"]}
+        assert [f["first_bad_lines"] for f in again["files"]] == [[], []]
         assert (store.counts(), store.events()) == (before, kept)
 
 
 def test_lines_that_repeat_in_a_file_count_once(tmp_path):
     """The second of two equal lines was imported before."""
-    assert taken(lines(tmp_path / "f.jsonl", TOLD, TOLD)).document()["skipped"] == {"imported before": 1}
+    assert taken(lines(tmp_path / "f.jsonl", TOLD, TOLD)).skipped == {"imported before": 1}
 
 
 def test_statements_about_one_turn_are_joined(tmp_path):
@@ -178,8 +231,8 @@ def test_statements_about_one_turn_are_joined(tmp_path):
     ]
     with Store.open(tmp_path / "store.duckdb") as store:
         for name, rows in (("a.jsonl", said[:2]), ("b.jsonl", said[2:])):
-            store.add_import(name, AT, taken(lines(tmp_path / name, *rows), *store.imported()).lines)
-        (turn,) = store.events().turns
+            brought(store, lines(tmp_path / name, *rows))
+        (turn,) = store.records(Turn)
         assert {(s.turn, s.user) for s in store.events().signals} == {(turn.id, f"r{i}") for i in range(3)}
 
 
@@ -188,6 +241,143 @@ def test_other_words_under_the_same_turn_are_another_turn(tmp_path):
     other = [*ASKED, {"role": "assistant", "content": "No idea."}]
     rows = [{"messages": m, "turn": "7", "rating": 1} for m in (MESSAGES, other)]
     assert len(records(taken(lines(tmp_path / "f.jsonl", *rows)), Turn)) == 2
+
+
+# in parts
+
+
+def numbered(suffix: str, folder: Path, count: int = 23) -> Path:
+    """A file with so many rows, some of them bad and some of them twice; a folder of leaflets for none."""
+    texts = ["", *(f"Answer {i % 20}." for i in range(1, count))]
+    if suffix:
+        rows = [{"question": f"Question\n{i % 20}?", "answer": text} for i, text in enumerate(texts)]
+        return written(folder / f"f{suffix}", rows)
+    for i, text in enumerate(texts):
+        (folder / "texts").mkdir(exist_ok=True)
+        headings = "".join(f"## Question {i} {j}?\n{text}\n" for j in range(2))
+        (folder / "texts" / f"{i:02}.md").write_text(headings)
+    return folder / "texts"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet", ".arrow", ""])
+def test_parts_bring_what_the_whole_brings(tmp_path, monkeypatch, suffix):
+    """Wherever a part ends, reading goes on with the next row; places are those of the whole file."""
+    file = numbered(suffix, tmp_path)
+    whole = Shelf()
+    expected = brought(whole, file)
+    for part, batch in ((5, 2), (1, 1), (7, 100)):
+        monkeypatch.setattr(importers, "PART", part)
+        monkeypatch.setattr(importers, "BATCH", batch)
+        pieces = Shelf()
+        assert brought(pieces, file) == expected
+        assert [*pieces.lines] == [*whole.lines]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 3])
+def test_an_import_that_was_stopped_goes_on_without_doubles(tmp_path, monkeypatch, stop_after):
+    """What was stored stays; the repeat stores the rest, and a third time nothing."""
+    monkeypatch.setattr(importers, "PART", 4)
+    monkeypatch.setattr(importers, "BATCH", 2)
+    rows = [FILES["feedback"][0] | {"turn": str(i)} for i in range(15)]
+    file = written(tmp_path / "f.jsonl", rows)
+    with Store.open(tmp_path / "store.duckdb") as store:
+        parts = []
+
+        def take_part(file: str, format: str, begin: tuple[int, int]) -> dict[str, Any]:
+            parts.append(begin)
+            if len(parts) > stop_after:
+                raise KeyboardInterrupt
+            return import_part(store, Path(file), FORMATS[format], begin, AT)
+
+        with pytest.raises(KeyboardInterrupt):
+            import_files([file], take_part, lambda _: None)
+        assert store.counts()["turn"] == 4 * stop_after
+        again = brought(store, file)
+        assert (again["accepted"], again["skipped"]) == (
+            15 - 4 * stop_after,
+            {"imported before": 4 * stop_after} if stop_after else {},
+        )
+        assert (store.counts()["turn"], store.counts()["signal"]) == (15, 30)
+        assert brought(store, file)["skipped"] == {"imported before": 15}
+
+
+def test_a_part_that_fails_inside_stores_whole_batches_only(tmp_path, monkeypatch):
+    """A row and its digest come in together or not at all."""
+    monkeypatch.setattr(importers, "BATCH", 2)
+    file = written(tmp_path / "f.jsonl", [FILES["feedback"][0] | {"turn": str(i)} for i in range(6)])
+    with Store.open(tmp_path / "store.duckdb") as store:
+
+        class Broken:
+            """A store whose disk is full at the second batch."""
+
+            batches = 0
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(store, name)
+
+            def add_import(self, *given: Any) -> set[str]:
+                self.batches += 1
+                if self.batches == 2:
+                    raise RatchetError("no space left")
+                return store.add_import(*given)
+
+        with pytest.raises(RatchetError, match="no space"):
+            brought(Broken(), file)
+        assert (store.counts()["turn"], store.counts()["imported"]) == (2, 2)
+        assert brought(store, file)["accepted"] == 4
+
+
+def test_progress_is_told(tmp_path, monkeypatch):
+    """Each part says how far it is, and of how many rows."""
+    monkeypatch.setattr(importers, "PART", 10)
+    told: list[str] = []
+    shelf = Shelf()
+
+    def take_part(file: str, format: str, begin: tuple[int, int]) -> dict[str, Any]:
+        return import_part(shelf, Path(file), FORMATS[format], begin, AT)
+
+    import_files([numbered(".jsonl", tmp_path)], take_part, told.append)
+    assert told == [f"f.jsonl: {rows} of 23 rows" for rows in (10, 20, 23)]
+
+
+def test_all_files_are_checked_before_the_first_is_stored(tmp_path):
+    """One that fits nothing, or changes its format on the last line, leaves all of them outside."""
+    good = lines(tmp_path / "good.jsonl", TOLD)
+    turned = lines(
+        tmp_path / "turned.jsonl", *[GOOD | {"id": str(i)} for i in range(50)], FILES["feedback"][0]
+    )
+    hopeless = lines(tmp_path / "hopeless.jsonl", {"question": "", "answer": "x"})
+    for bad, says in (
+        (turned, "fits knowledge and feedback"),
+        (hopeless, "no line can be taken as knowledge"),
+    ):
+        shelf = Shelf()
+        with pytest.raises(RatchetError, match=says):
+            brought(shelf, good, bad)
+        assert shelf.lines == {}
+
+
+def test_several_files_are_counted_together_and_apart(tmp_path):
+    """Reasons add up over the files; a line that an earlier file brought is there already."""
+    files = [lines(tmp_path / "a.jsonl", TOLD, b"x"), lines(tmp_path / "b.jsonl", TOLD, GOOD, b"x")]
+    document = brought(Shelf(), *files)
+    assert (document["read"], document["accepted"]) == (5, 2)
+    assert document["skipped"] == {"imported before": 1, "not JSON": 2}
+    assert [f["accepted"] for f in document["files"]] == [1, 1]
+
+
+def test_what_is_null_is_absent(tmp_path):
+    """JSON writes null where a table has an empty cell."""
+    row = FILES["feedback"][0] | {
+        "correction": None,
+        "choice": None,
+        "alternatives": None,
+        "role": None,
+        "x": None,
+    }
+    (turn, *said) = next(iter(taken(lines(tmp_path / "f.jsonl", row)).lines.values()))
+    assert [s.kind for s in said] == ["rating", "comment"]
+    assert turn.metadata == {}
 
 
 # what is wrong with a line
@@ -312,7 +502,7 @@ def test_what_json_cannot_hold_is_kept_as_text(tmp_path):
         pyarrow.table({"question": ["a"], "answer": ["b"]} | columns), tmp_path / "f.parquet"
     )
     with Store.open(tmp_path / "store.duckdb") as store:
-        store.add_import("f", AT, taken(tmp_path / "f.parquet").lines)
+        brought(store, tmp_path / "f.parquet")
         metadata = store.events().knowledge[0].metadata
     assert metadata.pop("nan") != 0
     assert metadata == {"when": "2026-01-01T00:00:00+00:00", "price": "1.10", "raw": "ff", "old": "text"}
@@ -339,7 +529,7 @@ def test_a_deeply_nested_field_can_be_read_back(tmp_path):
     """What is accepted is readable, as deep as it may be."""
     deep = json.dumps(TOLD)[:-1].encode() + b', "x": ' + b"[" * 49 + b"]" * 49 + b"}"
     with Store.open(tmp_path / "store.duckdb") as store:
-        store.add_import("f", AT, taken(lines(tmp_path / "f.jsonl", deep)).lines)
+        brought(store, lines(tmp_path / "f.jsonl", deep))
         assert json.dumps(store.events().knowledge[0].metadata["x"]) == "[" * 49 + "]" * 49
 
 
@@ -411,13 +601,17 @@ DIRT = {  # models that said nothing, and a "True" that is no text
 def test_public_sets_come_in_whole(shared_data, tmp_path, name, format, lines, turns, signals):
     """Only the dirt of a real set is skipped, and all the rest can be stored and read back."""
     result = taken(shared_data / f"{name}.jsonl")
-    assert (result.format, len(result.lines), result.skipped) == (format, lines, DIRT.get(name, {}))
+    assert (result.document["format"], len(result.lines), result.skipped) == (
+        format,
+        lines,
+        DIRT.get(name, {}),
+    )
     with Store.open(tmp_path / "store.duckdb") as store:
         store.add_import(name, AT, result.lines)
         counts = store.counts()
         assert (counts["imported"], counts["turn"]) == (lines, turns)
         assert signals is None or counts["signal"] == signals
-        kept = store.events()
-    assert kept.knowledge == records(result, Knowledge)
-    assert sorted(kept.turns, key=lambda t: t.id) == sorted(records(result, Turn), key=lambda t: t.id)
-    assert kept.signals == records(result, Signal)
+        kept = {kind: store.records(kind) for kind in (Turn, Knowledge, Signal)}
+    first = {turn.id: turn for turn in reversed(records(result, Turn))}
+    assert kept[Turn] == sorted(first.values(), key=lambda turn: turn.id)
+    assert (kept[Knowledge], kept[Signal]) == (records(result, Knowledge), records(result, Signal))

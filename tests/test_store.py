@@ -213,10 +213,12 @@ def test_an_import_is_all_or_nothing(file):
     with Store.open(file) as store:
         store.add(turn("t1"))
         with pytest.raises(duckdb.Error):
-            store.add_import("f", AT, {"d1": [turn("t2")], "d2": [turn("t1")]})
-        assert store.imported() == (set(), {"t1"})
-        store.add_import("f", AT, {"d1": [turn("t2")], "d2": []})
-        assert store.imported() == ({"d1", "d2"}, {"t1", "t2"})
+            store.add_import("f", AT, {"d1": [turn("t2")], "d2": [rating("s1"), rating("s1")]})
+        assert (store.counts()["imported"], store.records(Turn)) == (0, [turn("t1")])
+        assert store.add_import("f", AT, {"d1": [turn("t2")], "d2": []}) == {"d1", "d2"}
+        assert store.add_import("f", AT, {"d1": [rating("s1")], "d3": [turn("t1")]}) == {"d3"}
+        assert [t.id for t in store.records(Turn)] == ["t1", "t2"]
+        assert store.events().signals == []
 
 
 # one process, many threads
@@ -311,7 +313,7 @@ def test_a_text_that_is_no_text_harms_nobody_else(file):
         with pytest.raises(RuntimeError):
             store.add(turn("t0"), turn(answer="a\ud800"))
         store.add(turn())
-        assert store.events().turns == [turn()]
+        assert store.records(Turn) == [turn()]
 
 
 def test_a_reading_is_of_one_moment(file):
@@ -365,7 +367,7 @@ def test_a_fork_cannot_use_the_store(file):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
         store.add(turn("t3"))
     with Store.open(file) as store:
-        assert [t.id for t in store.events().turns] == ["t1", "t3"]
+        assert [t.id for t in store.records(Turn)] == ["t1", "t3"]
 
 
 # what can happen to a file
@@ -391,8 +393,8 @@ def test_a_killed_writer_loses_nothing_acknowledged(file):
         acknowledged |= {line.strip() for line in child.stdout if line.endswith("\n")}
     assert child.returncode == -signals.SIGKILL and len(acknowledged) >= 120
     with Store.open(file) as store:
-        assert acknowledged <= {t.id for t in store.events().turns}
-        assert len(store.events().turns) <= len(acknowledged) + 3  # those on their way, one a thread
+        assert acknowledged <= {t.id for t in store.records(Turn)}
+        assert len(store.records(Turn)) <= len(acknowledged) + 3  # those on their way, one a thread
 
 
 def test_a_store_that_lost_its_tail_is_refused(file):
@@ -413,11 +415,11 @@ def test_a_store_that_lost_its_tail_is_refused(file):
         one_line(error)
     shutil.copy(whole, file)
     with Store.open(file) as store:  # the whole copy put back
-        assert len(store.events().turns) == 2
+        assert len(store.records(Turn)) == 2
     shutil.copy(earlier, file)
     store.mark_file.unlink()
     with Store.open(file) as store:  # or the loss accepted
-        assert len(store.events().turns) == 1
+        assert len(store.records(Turn)) == 1
 
 
 def test_a_lost_log_is_noticed(file):
@@ -460,7 +462,7 @@ def test_a_mark_that_cannot_be_written_does_not_undo_or_repeat_what_was_kept(fil
         draft.rmdir()
         store.add(turn("t3"))
         assert int(store.mark_file.read_text()) == 3
-        assert len(store.events().turns) == 3
+        assert len(store.records(Turn)) == 3
 
 
 @pytest.mark.parametrize("content", [b"rubbish", b"-1", b"1e5", b"\xff\xfe", "²".encode()])
@@ -609,7 +611,7 @@ def test_a_full_disk_is_said_and_loses_nothing(file):
     assert len(kept) > 2 and lines[-1] == "kept after"
     assert lines[-2].startswith("failed RatchetError ") and len(lines) == len(kept) + 1
     with Store.open(file) as store:
-        assert set(kept) <= {t.id for t in store.events().turns}
+        assert set(kept) <= {t.id for t in store.records(Turn)}
 
 
 def test_an_id_orders_by_time():

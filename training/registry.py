@@ -54,18 +54,39 @@ def adapter_sha256(adapter: Path) -> str:
     return content.hexdigest()
 
 
-MOVES = ("promote", "rollback")  # the kinds of events that move the pointer
+MOVES = ("promote", "rollback", "erase")  # the kinds of events that move the pointer
 
 
 def pointer_history(log: Sequence[Event]) -> list[str]:
-    """The versions that served, as a stack: a promotion goes on top, a rollback takes the top away."""
+    """The versions that served, as a stack: a promotion goes on top, a rollback takes the top away.
+
+    An erasure takes out what was trained on the erased words, wherever it stands.
+    """
     stack = [BASE]
     for event in log:
         if event.kind == "promote":
             stack.append(event.payload["version"])
         elif event.kind == "rollback" and len(stack) > 1:
             stack.pop()
+        elif event.kind == "erase":
+            stack = [version for version in stack if version not in event.payload["versions"]]
     return stack
+
+
+def tainted_versions(log: Sequence[Event]) -> set[str]:
+    """The versions that were trained on words which were erased since; they never serve again."""
+    return {version for event in log if event.kind == "erase" for version in event.payload["versions"]}
+
+
+def champion_withdrawn(log: Sequence[Event]) -> str | None:
+    """The champion that an erasure withdrew, for as long as nothing was promoted in its place."""
+    withdrawn = None
+    for event in log:
+        if event.kind == "promote":
+            withdrawn = None
+        elif event.kind == "erase":
+            withdrawn = event.payload.get("withdrawn", withdrawn)
+    return withdrawn
 
 
 def project(home: Path, event: Event, champion: str) -> None:

@@ -17,6 +17,7 @@ from app.web.display import safe_markdown
 from app.web.edge import UNQUEUED, Updates, shortened
 from eval.objective import Objective
 from feedback.errors import Lost, RatchetError
+from feedback.privacy import Redactor
 from feedback.records import Judged, Signal, Turn
 from feedback.review_queue import REASONS, Filters, Place
 from feedback.text import MAX_CHARACTERS
@@ -26,6 +27,7 @@ STYLES = STATIC / "review.css"
 HEAD = f"<script>{(STATIC / 'review.js').read_text('utf-8')}</script>"
 EVERYTHING = "all"
 LINE = 110  # characters of a question in a list
+GLANCE = 2000  # characters of a question that its line can come from
 SOURCES = {EVERYTHING: None, "the chat": False, "imported": True}
 BEAT = LEASE.total_seconds() / 6  # seconds between two signs of life
 SAY_WHICH = """
@@ -51,6 +53,7 @@ class ReviewPage:
     def __init__(self, desk: ReviewDesk, objective: Objective):
         self._desk = desk
         self._objective = objective
+        self._redactor = Redactor(objective.curation.language, objective.curation.help_lines)
 
     # what there is to see
 
@@ -263,12 +266,16 @@ class ReviewPage:
         pace = f" · {tally.per_hour:.0f} an hour" if tally.per_hour else ""
         counts = f"<p><strong>{tally.today}</strong> today · {tally.in_all} in all{pace}</p>"
         return {
-            self.places: _list_of(board),
+            self.places: _list_of(board, self._line),
             self.notice: _notice(notice),
             self.progress: counts,
-            self.fates: _fates_of(fates),
+            self.fates: _fates_of(fates, self._line),
             self.kept: "<p>Your draft, as you left it</p>" if board.item and board.item.draft else "",
         } | (self._item(board.item) if board.item else self._nothing(filters))
+
+    def _line(self, question: str) -> str:
+        """A question in a list: short, and without personal data, which is for whoever has it in hand."""
+        return shortened(self._redactor.redact(question[:GLANCE]), LINE)
 
     def _item(self, item: Item) -> Updates:
         place, by_model = item.place, item.place.turn.red_flag is None
@@ -314,20 +321,20 @@ def _notice(text: str) -> str:
     return f"<p role='status'>{html.escape(text)}</p>"
 
 
-def _list_of(board: Board) -> str:
+def _list_of(board: Board, line: Callable[[str], str]) -> str:
     current = board.item.place.turn.id if board.item else None
-    rows = "".join(_row(place, current, board.others.get(place.turn.id)) for place in board.places)
+    rows = "".join(_row(place, current, board.others.get(place.turn.id), line) for place in board.places)
     waiting = f"{board.waiting:,} waiting" if board.waiting else "Nothing is waiting"
     return f"<h2>{waiting}</h2><ol>{rows}</ol>"
 
 
-def _row(place: Place, current: str | None, other: str | None) -> str:
+def _row(place: Place, current: str | None, other: str | None, line: Callable[[str], str]) -> str:
     tags = "".join(f"<span class='tag'>{html.escape(reason)}</span>" for reason in place.reasons)
     state = " aria-current='true'" if place.turn.id == current else " disabled" if other else ""
     holder = f"<span class='tag other'>with {html.escape(other)}</span>" if other else ""
     return (
         f"<li><button type='button' data-turn='{html.escape(place.turn.id)}'{state}>"
-        f"<span class='question'>{html.escape(shortened(place.turn.messages[-1]['content'], LINE))}</span>"
+        f"<span class='question'>{html.escape(line(place.turn.messages[-1]['content']))}</span>"
         f"<span class='tags'>{holder}{tags}</span></button></li>"
     )
 
@@ -379,11 +386,11 @@ def _line(signal: Signal, waiting: bool) -> str:
     return f"{preferred or 'Preferred to it'}: <q>{html.escape(other)}</q>"
 
 
-def _fates_of(fates: Sequence[Fate]) -> str:
+def _fates_of(fates: Sequence[Fate], line: Callable[[str], str]) -> str:
     if not fates:
         return ""
     rows = "".join(
-        f"<li><span class='question'>{html.escape(shortened(fate.question, LINE))}</span>"
+        f"<li><span class='question'>{html.escape(line(fate.question))}</span>"
         f"<span class='fate{' serves' if fate.serves else ''}'>{html.escape(fate.became)}</span></li>"
         for fate in fates
     )

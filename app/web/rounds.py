@@ -312,6 +312,9 @@ class RoundsPage:
         """One round in full; what is decided does not change any more."""
         if report.decided is None:
             return view.detail(report, self._objective.gate, is_running, None)
+        if not self._reports.has_cases(report.name):
+            self._details.pop(report.name, None)
+            return view.detail(report, self._objective.gate, False, None)
         if report.name not in self._details:
             cases = self._reports.cases(report.name, CASES)
             self._details[report.name] = view.detail(report, self._objective.gate, False, cases)

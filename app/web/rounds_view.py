@@ -23,6 +23,7 @@ STAGE_NAMES = {"sft": "Loss on answers", "dpo": "Loss on preferences"}
 EVENT_NAMES = {
     "promote": "promoted a version",
     "rollback": "rolled back",
+    "erase": "erased a person",
     "round_asked": "started a round",
     "round_cancelled": "cancelled the round",
     "schedule_paused": "paused the schedule",

@@ -1,0 +1,75 @@
+"""The last look before a dataset is frozen: does a row teach what an evaluation asks?
+
+It keeps no books and trusts none: it compares the texts themselves, exactly.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from feedback.errors import RatchetError
+from feedback.records import Example
+from feedback.sides import TELLING_WORDS
+from feedback.text import normalised, shingles, words
+
+# Of word triples (Jaccard). `SideBook` estimates similarity and may miss what is just above its own
+# threshold; what it misses from here on is a mistake of ours.
+NEARLY_EQUAL = 0.95
+
+Evaluated = tuple[str, str, str]  # the name of an evaluation item, its question and its answer
+
+
+def check_leaks(rows: Iterable[Example], evaluated: Iterable[Evaluated]) -> None:
+    """RatchetError that names the first of `rows` that asks or teaches what an evaluation item does."""
+    questions, answers = _Texts(), _Texts()
+    for name, question, answer in evaluated:
+        questions.add(name, question)
+        if _is_telling(answer):
+            answers.add(name, answer)
+    for row in rows:
+        asked = [message["content"] for message in row.prompt if message["role"] == "user"]
+        for text in dict.fromkeys([*asked, "\n".join(asked)]):
+            if name := questions.find(text):
+                raise _leak(row, "asks the question", name)
+        is_taught = row.label is not False and _is_telling(row.chosen or "")
+        if is_taught and (name := answers.find(row.chosen)):
+            raise _leak(row, "teaches the answer", name)
+
+
+def _leak(row: Example, does: str, name: str) -> RatchetError:
+    return RatchetError(
+        f"the {row.kind} row {row.id[:12]} ({row.rule}, from {', '.join(row.sources[:3])}) {does} of the "
+        f"evaluation item {name!r}; remove one of the two, nothing was frozen"
+    )
+
+
+def _is_telling(answer: str) -> bool:
+    return len(words(answer)) >= TELLING_WORDS
+
+
+class _Texts:
+    """Texts by name, found again by what they share with another."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}  # by the text's words
+        self._sizes: list[tuple[str, int]] = []  # of each text: its name and how many triples it has
+        self._having: dict[bytes, list[int]] = defaultdict(list)  # the texts that have a triple
+
+    def add(self, name: str, text: str) -> None:
+        """Remember `text`."""
+        self._names.setdefault(normalised(text), name)
+        triples = shingles(text)
+        for triple in triples:
+            self._having[triple].append(len(self._sizes))
+        self._sizes.append((name, len(triples)))
+
+    def find(self, text: str) -> str | None:
+        """The name of a text that equals `text` or nearly does."""
+        if name := self._names.get(normalised(text)):
+            return name
+        triples = shingles(text)
+        shared = Counter(number for triple in triples for number in self._having.get(triple, ()))
+        for number, both in shared.items():
+            name, size = self._sizes[number]
+            if both >= NEARLY_EQUAL * (len(triples) + size - both):
+                return name
+        return None
