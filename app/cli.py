@@ -83,7 +83,7 @@ def _prepare(settings: Settings, _: argparse.Namespace) -> Document:
 def _import(settings: Settings, options: argparse.Namespace) -> Document:
     from app.domain import load_domain
     from app.door import open_door
-    from feedback.importers import import_files
+    from feedback.exchange.importers import import_files
 
     ask = open_door(settings, load_domain(settings))
     return import_files([Path(file).absolute() for file in options.files], partial(ask, "import_part"), _log)

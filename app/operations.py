@@ -18,21 +18,21 @@ from app.run_folder import RunFolder, no_round
 from app.settings import Settings, login
 from eval.objective import Objective
 from eval.suites import Item, Suite, build_suites, golden_items, read_lines
-from feedback.budget import select
-from feedback.compiler import Compilation, Events, compile_events
-from feedback.dataset import freeze, open_dataset
-from feedback.difference import difference
+from feedback.compiling.budget import select
+from feedback.compiling.compiler import Compilation, Events, compile_events
+from feedback.compiling.dataset import freeze, open_dataset
+from feedback.compiling.difference import difference
 from feedback.errors import RatchetError
-from feedback.exporters import FileFormat, export_events, export_rows
-from feedback.formats import FORMATS
-from feedback.importers import import_part
-from feedback.leaks import Evaluated, check_leaks
+from feedback.exchange.exporters import FileFormat, export_events, export_rows
+from feedback.exchange.formats import FORMATS
+from feedback.exchange.importers import import_part
+from feedback.likeness.leaks import Evaluated, check_leaks
+from feedback.likeness.reading import read_questions
+from feedback.likeness.vectors import Vectors
 from feedback.privacy import Redactor
-from feedback.reading import read_questions
 from feedback.records import OWN, Event, Example, Knowledge, Review, StaffRole, new_id
 from feedback.store import Store
 from feedback.text import acceptable
-from feedback.vectors import Vectors
 from training.recipe import Recipe
 from training.registry import (
     BASE,

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Indel
 from app.conversations import utc_now
 from eval.objective import Objective
 from feedback import review_queue
-from feedback.cleaning import clean_answer
+from feedback.compiling.cleaning import clean_answer
 from feedback.errors import Lost, Refused
 from feedback.records import Draft, Judged, Judgement, Kind, Review, Signal, Turn, new_id
 from feedback.review_queue import Filters, Place, Tally

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from feedback.curation import Curation
+from feedback.compiling.curation import Curation
 from feedback.errors import UsageError
 
 Kind = Literal["questions", "multiple_choice", "text", "corrections"]

@@ -1,1 +1,1 @@
-"""What people said, and what we made of it: records, store, importers, compiler, dataset."""
+"""What people said, and what we made of it: the record of events, and the rooms around it."""

@@ -21,8 +21,9 @@ from typing import Any
 
 import duckdb
 
-from feedback.compiler import Events
+from feedback.compiling.compiler import Events
 from feedback.errors import RatchetError, StoreBehind, StoreBusy
+from feedback.likeness.sides import Side
 from feedback.records import Event, Knowledge, Review, Signal, Turn
 from feedback.schema import (
     TABLE_OF,
@@ -38,7 +39,6 @@ from feedback.schema import (
     select,
     stream,
 )
-from feedback.sides import Side
 
 GROUP_LIMIT = 256  # writes that share one commit at most
 

@@ -118,16 +118,16 @@ def stage(name: str, home: Path, turns: int) -> None:
         grow(home, turns)
     elif name == "import":
         from app.operations import Operations
-        from feedback.importers import import_files
+        from feedback.exchange.importers import import_files
 
         with Store.open(home / "store.duckdb") as store:
             operations = Operations(_settings(home), _objective(), store)
             document = import_files([home / "feedback.jsonl"], operations.import_part, lambda _: None)
             out = {"accepted": document["accepted"]}
     else:
-        from feedback.budget import select
-        from feedback.compiler import compile_events
-        from feedback.dataset import freeze
+        from feedback.compiling.budget import select
+        from feedback.compiling.compiler import compile_events
+        from feedback.compiling.dataset import freeze
 
         curation = _objective().curation.model_copy(update={"knowledge_share": 0})  # there is none
         with Store.open(home / "store.duckdb") as store:

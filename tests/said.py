@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from feedback.compiler import Compilation, Events, compile_events
-from feedback.curation import Curation
+from feedback.compiling.compiler import Compilation, Events, compile_events
+from feedback.compiling.curation import Curation
 from feedback.records import Knowledge, Review, Signal, Turn
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

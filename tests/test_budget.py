@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.budget import TEMPLATE_TOKENS, VALIDATION_ROWS, Selection, select
-from feedback.curation import Curation
+from feedback.compiling.budget import TEMPLATE_TOKENS, VALIDATION_ROWS, Selection, select
+from feedback.compiling.curation import Curation
 from feedback.errors import RatchetError
 from feedback.records import OWN, Example
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from feedback.cleaning import (
+from feedback.compiling.cleaning import (
     MENDERS,
     Cleaned,
     clean_answer,
@@ -25,7 +25,7 @@ from feedback.cleaning import (
     without_leftovers,
     without_second_list,
 )
-from feedback.curation import Curation
+from feedback.compiling.curation import Curation
 from feedback.errors import UsageError
 from feedback.text import words
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from feedback import clusters
-from feedback.clusters import Meanings, relevance
+from feedback.likeness import clusters
+from feedback.likeness.clusters import Meanings, relevance
 
 
 def circle(*degrees: float) -> np.ndarray:

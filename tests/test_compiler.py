@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from feedback.compiler import Events, compile_events
-from feedback.curation import Curation
+from feedback.compiling.compiler import Events, compile_events
+from feedback.compiling.curation import Curation
+from feedback.likeness.sides import TELLING_WORDS
 from feedback.records import Knowledge, Review, Signal, Turn
-from feedback.sides import TELLING_WORDS
 from feedback.text import words
 from tests.said import (
     ALL_TRAIN,

@@ -11,10 +11,10 @@ from pathlib import Path
 import datasets
 import pytest
 
-from feedback.budget import Selection, select
-from feedback.compiler import Events, compile_events
-from feedback.curation import Curation
-from feedback.dataset import freeze, open_dataset
+from feedback.compiling.budget import Selection, select
+from feedback.compiling.compiler import Events, compile_events
+from feedback.compiling.curation import Curation
+from feedback.compiling.dataset import freeze, open_dataset
 from feedback.errors import RatchetError
 from feedback.records import Knowledge, Signal, Turn
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from feedback.budget import select
-from feedback.curation import Curation
-from feedback.dataset import freeze
-from feedback.difference import difference
+from feedback.compiling.budget import select
+from feedback.compiling.curation import Curation
+from feedback.compiling.dataset import freeze
+from feedback.compiling.difference import difference
 from feedback.errors import RatchetError
 from tests.said import AT, BETTER, MANY, OTHER, choice, compiled, correction, knowledge, rating, turn
 

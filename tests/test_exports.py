@@ -7,10 +7,10 @@ from typing import Any
 import datasets
 import pytest
 
-from feedback.compiler import compile_events
-from feedback.curation import Curation
+from feedback.compiling.compiler import compile_events
+from feedback.compiling.curation import Curation
 from feedback.errors import RatchetError
-from feedback.exporters import export_events, export_rows
+from feedback.exchange.exporters import export_events, export_rows
 from feedback.records import Example, Knowledge, Review, Signal, Turn
 from feedback.store import Store
 from tests.test_importers import AT, brought

@@ -15,10 +15,10 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from feedback import importers
 from feedback.errors import RatchetError
-from feedback.formats import FORMATS
-from feedback.importers import import_files, import_part
+from feedback.exchange import importers
+from feedback.exchange.formats import FORMATS
+from feedback.exchange.importers import import_files, import_part
 from feedback.records import Knowledge, MultipleChoice, Signal, Turn
 from feedback.store import Store
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from feedback.errors import RatchetError
-from feedback.importers import examine
-from feedback.leaflets import leaflet_pairs, medquad_pairs
-from feedback.readers import files_in, read_rows
+from feedback.exchange.importers import examine
+from feedback.exchange.leaflets import leaflet_pairs, medquad_pairs
+from feedback.exchange.readers import files_in, read_rows
 
 ASTHMA = """---
 author: somebody

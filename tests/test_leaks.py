@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.errors import RatchetError
-from feedback.leaks import check_leaks
+from feedback.likeness.leaks import check_leaks
 from feedback.records import Example
 
 QUESTION = "How long should an adult rest after a mild concussion?"

@@ -2,7 +2,7 @@
 
 import random
 
-from feedback.lookalikes import LookAlikes, sketch
+from feedback.likeness.lookalikes import LookAlikes, sketch
 
 QUESTION = "What is the best way to treat a mild sunburn on the back and shoulders at home?"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.planting import dictates, novel_claims
+from feedback.compiling.planting import dictates, novel_claims
 from feedback.text import MAX_CHARACTERS
 
 MEDICAL = Path(__file__).parent.parent / "objectives" / "medical"

@@ -3,9 +3,9 @@
 from collections import Counter
 from datetime import timedelta
 
-from feedback.budget import select
-from feedback.compiler import Compilation, Events, compile_events
-from feedback.curation import Curation
+from feedback.compiling.budget import select
+from feedback.compiling.compiler import Compilation, Events, compile_events
+from feedback.compiling.curation import Curation
 from feedback.records import Knowledge, Signal, Turn
 from tests.said import AT
 

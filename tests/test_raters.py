@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.raters import RELIABILITY, REVIEWER, Label, Statement, reliability, settle
+from feedback.compiling.raters import RELIABILITY, REVIEWER, Label, Statement, reliability, settle
 
 
 def users(item: str, *labels: str) -> list[Statement]:

@@ -12,7 +12,7 @@ import pytest
 from app.review import LEASE, PAGE, ReviewDesk
 from eval.objective import Gate, Objective, SuitePlan
 from eval.objective import Page as Words
-from feedback.compiler import Compilation, Curation, compile_events
+from feedback.compiling.compiler import Compilation, Curation, compile_events
 from feedback.errors import Lost, Refused
 from feedback.history import forget
 from feedback.records import Event, Judgement, Review, Signal, Turn, new_id

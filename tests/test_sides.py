@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.compiler import Events, compile_events
-from feedback.curation import Curation
+from feedback.compiling.compiler import Events, compile_events
+from feedback.compiling.curation import Curation
+from feedback.likeness.sides import SideBook
 from feedback.records import Knowledge, Turn
-from feedback.sides import SideBook
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 QUESTION = "What is the best way to treat a mild sunburn at home?"

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.clusters import Meanings
-from feedback.sides import SideBook
+from feedback.likeness.clusters import Meanings
+from feedback.likeness.sides import SideBook
 
 ANSWER = (
     "Cool the skin with water, drink enough, keep it covered and out of the sun until it has healed, and see "

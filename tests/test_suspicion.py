@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from feedback.curation import Curation
-from feedback.suspicion import Suspicion, Vote, length_lean, suspicion
+from feedback.compiling.curation import Curation
+from feedback.compiling.suspicion import Suspicion, Vote, length_lean, suspicion
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LIMIT = Curation().suspicion_limit

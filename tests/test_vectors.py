@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from feedback import vectors
+from feedback.likeness import vectors
+from feedback.likeness.vectors import Vectors, vector_digest
 from feedback.store import Store
-from feedback.vectors import Vectors, vector_digest
 
 
 class Letters:

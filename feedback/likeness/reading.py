@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feedback.clusters import Meanings, relevance
-from feedback.compiler import Events
-from feedback.curation import Curation
+from feedback.compiling.compiler import Events
+from feedback.compiling.curation import Curation
+from feedback.likeness.clusters import Meanings, relevance
+from feedback.likeness.vectors import Vectors
 from feedback.records import OWN
-from feedback.vectors import Vectors
 
 
 @dataclass(frozen=True)

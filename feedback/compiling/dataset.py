@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from feedback.budget import Selection
+from feedback.compiling.budget import Selection
+from feedback.compiling.suspicion import length_lean
 from feedback.errors import RatchetError
 from feedback.records import Example, digest
-from feedback.suspicion import length_lean
 
 KINDS = ("sft", "preference", "unpaired")
 SIDES = ("train", "validation")

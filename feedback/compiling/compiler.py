@@ -10,15 +10,15 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from feedback.cleaning import clean_answer, clean_question, quotes_refuted
-from feedback.clusters import Meanings
-from feedback.curation import Curation
-from feedback.examples import Grounds, RowBook
-from feedback.planting import dictates, novel_claims
-from feedback.raters import Label
+from feedback.compiling.cleaning import clean_answer, clean_question, quotes_refuted
+from feedback.compiling.curation import Curation
+from feedback.compiling.examples import Grounds, RowBook
+from feedback.compiling.planting import dictates, novel_claims
+from feedback.compiling.raters import Label
+from feedback.compiling.standing import Standing
+from feedback.likeness.clusters import Meanings
+from feedback.likeness.sides import Side, SideBook
 from feedback.records import Example, Knowledge, Message, Review, Signal, Turn
-from feedback.sides import Side, SideBook
-from feedback.standing import Standing
 from feedback.text import normalised
 
 FLAWS_OF_A_DISLIKED_ANSWER = frozenset({"boilerplate", "link_list", "repetitive", "wrong_language"})

@@ -1,7 +1,7 @@
 """What means the same in other words: clusters of questions by the cosine of their sentence vectors.
 
 Every pair that matters is compared, none is guessed: matrix products, a block at a time. The vectors of
-`feedback.vectors` lie on a grid on which float32 products are exact, so that every machine agrees.
+`feedback.likeness.vectors` lie on a grid on which float32 products are exact, so that every machine agrees.
 """
 
 from collections.abc import Iterator, Sequence

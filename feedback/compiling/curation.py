@@ -14,7 +14,9 @@ class Curation(BaseModel):
     held_out_share: float = Field(0.12, ge=0, lt=1)
     near_duplicate: float = Field(0.8, gt=0, le=0.95)  # Jaccard similarity of word triples
     semantic_duplicate: float = Field(0.9, gt=0, le=1)  # cosine from which two questions mean the same
-    relevance: float | None = Field(None, ge=-1, le=1)  # at least, of a question; see feedback/clusters.py
+    relevance: float | None = Field(
+        None, ge=-1, le=1
+    )  # at least, of a question; see feedback/likeness/clusters.py
     min_words: int = Field(4, ge=1)  # of an answer
     max_words: int = Field(260, ge=1)
     boilerplate: tuple[str, ...] = ()  # patterns of answers that say nothing

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from feedback.raters import Label, Statement, settle
+from feedback.compiling.raters import Label, Statement, settle
+from feedback.compiling.suspicion import Vote, suspicion
 from feedback.records import Review, Signal, Turn, digest
-from feedback.suspicion import Vote, suspicion
 from feedback.text import words
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from feedback.curation import Curation
+from feedback.compiling.curation import Curation
 from feedback.errors import RatchetError
 from feedback.records import Example
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from feedback import peers
 from feedback.errors import Refused
+from feedback.exchange import peers
 from feedback.records import (
     Knowledge,
     Message,

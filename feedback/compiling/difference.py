@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from feedback.dataset import KINDS, SIDES, open_dataset
+from feedback.compiling.dataset import KINDS, SIDES, open_dataset
 from feedback.records import digest
 
 

@@ -12,7 +12,7 @@ from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
-from feedback.curation import Curation
+from feedback.compiling.curation import Curation
 from feedback.errors import UsageError
 from feedback.text import has_control_token, words
 

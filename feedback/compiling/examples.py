@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from feedback.cleaning import mend
-from feedback.curation import Curation
+from feedback.compiling.cleaning import mend
+from feedback.compiling.curation import Curation
+from feedback.likeness.sides import Side
 from feedback.records import Example, Message, Turn, digest
-from feedback.sides import Side
 from feedback.text import normalised
 
 

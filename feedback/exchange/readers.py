@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback.errors import RatchetError
-from feedback.leaflets import leaflet_pairs, medquad_pairs
+from feedback.exchange.leaflets import leaflet_pairs, medquad_pairs
 
 MAX_NESTING = 50  # levels of a row; deeper ones could not be read back everywhere
 LEAFLETS = (".md", ".markdown", ".txt")

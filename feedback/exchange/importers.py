@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from feedback.errors import RatchetError
-from feedback.formats import DEMONSTRATIONS, FORMATS, STATEMENTS, FeedbackLine, Format, formats_of
-from feedback.readers import BEGINNING, Mark, Row, files_in, read_rows
+from feedback.exchange.formats import DEMONSTRATIONS, FORMATS, STATEMENTS, FeedbackLine, Format, formats_of
+from feedback.exchange.readers import BEGINNING, Mark, Row, files_in, read_rows
 from feedback.records import Turn, digest
 from feedback.store import Store
 

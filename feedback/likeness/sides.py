@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from feedback.clusters import Meanings
-from feedback.lookalikes import LookAlikes, Sketch, sketch
+from feedback.likeness.clusters import Meanings
+from feedback.likeness.lookalikes import LookAlikes, Sketch, sketch
 from feedback.text import normalised, words
 
 Side = Literal["train", "validation", "held_out"]

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from feedback.errors import RatchetError
+from feedback.likeness.sides import TELLING_WORDS
 from feedback.records import Example
-from feedback.sides import TELLING_WORDS
 from feedback.text import normalised, shingles, words
 
 # Of word triples (Jaccard). `SideBook` estimates similarity and may miss what is just above its own

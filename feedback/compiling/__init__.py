@@ -1,0 +1,1 @@
+"""From what people said to a dataset that can be trained on."""

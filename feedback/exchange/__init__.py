@@ -1,0 +1,1 @@
+"""What comes in from files and other programs, and what goes out to them."""

@@ -1,0 +1,1 @@
+"""What resembles what, and on which side of the split it stays."""
