@@ -33,6 +33,7 @@ from feedback.privacy import Redactor
 from feedback.records import OWN, Event, Example, Knowledge, Review, StaffRole, new_id
 from feedback.store import Store
 from feedback.text import acceptable
+from training.encoder import Encoder, encoder_folder
 from training.recipe import Recipe
 from training.registry import (
     BASE,
@@ -160,8 +161,6 @@ class Operations:
 
     @cached_property
     def _vectors(self) -> Vectors:
-        from training.encoder import Encoder, encoder_folder  # imports torch, which only compiling needs
-
         return Vectors(self.store, Encoder(encoder_folder(self.objective.encoder, self.settings.cache)))
 
     def _golden_items(self) -> list[Item]:

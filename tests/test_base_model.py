@@ -11,17 +11,9 @@ import torch
 from tiny import tiny_model
 
 from feedback.errors import RatchetError
-from training.base_model import (
-    MANIFEST,
-    Packaged,
-    base_model_folder,
-    base_model_sha256,
-    complete_folder,
-    load_model,
-    load_tokenizer,
-    packaged_file,
-)
+from training.base_model import base_model_folder, base_model_sha256, load_model, load_tokenizer
 from training.encoder import Encoder, encoder_folder
+from training.weights import MANIFEST, Packaged, complete_folder, packaged_file
 
 CACHE = Path(os.environ.get("RATCHET_CACHE") or Path.home() / ".cache" / "ratchet")
 

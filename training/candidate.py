@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 
 from feedback.errors import RatchetError
-from training.base_model import base_model_sha256, check_weights, load_tokenizer
+from training.base_model import base_model_sha256, load_tokenizer
 from training.choice import Validation, choose, validate
 from training.interruption import Interruption
 from training.plan import Plan, read_plan
@@ -28,6 +28,7 @@ from training.rows import pair_rows, read_rows, sft_rows
 from training.sft import train_sft
 from training.stage import Stage
 from training.threads import usable_threads
+from training.weights import check_weights
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets")
 FIRST_PROCESS = "0"  # of those that a launcher such as torchrun starts; it alone writes

@@ -2,13 +2,13 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from transformers import AutoModel, AutoTokenizer
 
-from training.base_model import (
+from training.weights import (
     Log,
     Packaged,
     check_weights,
@@ -49,20 +49,14 @@ def encoder_folder(name: str, cache: Path, log: Log = to_stderr) -> Path:
 
 
 class Encoder:
-    """Mean-pooled sentence vectors (Reimers and Gurevych 2019, arXiv 1908.10084); `name` says which."""
+    """Mean-pooled sentence vectors (Reimers and Gurevych 2019, arXiv 1908.10084); `name` says which.
+
+    The model is loaded when the first text comes: most compilations know every vector already.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        self._tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        self._model = AutoModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        ).eval()
+        self._folder = folder
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """float32 (len(texts), dim), rows of unit length; cosine similarity is their dot product."""
@@ -73,15 +67,36 @@ class Encoder:
             vectors[rows] = self._encode_batch([texts[i] for i in rows])
         return vectors
 
-    @torch.inference_mode()
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False, local_files_only=True)
+
+    @cached_property
+    def _model(self) -> Any:
+        import torch
+        from transformers import AutoModel
+
+        return AutoModel.from_pretrained(
+            self._folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        ).eval()
+
     def _encode_batch(self, texts: list[str]) -> np.ndarray:
+        import torch
+
         batch = self._tokenizer(
             texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
-        states = self._model(**batch).last_hidden_state
-        mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
-        means = (states * mask).sum(1) / mask.sum(1)
-        return torch.nn.functional.normalize(means, dim=-1).numpy()
+        with torch.inference_mode():
+            states = self._model(**batch).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
+            means = (states * mask).sum(1) / mask.sum(1)
+            return torch.nn.functional.normalize(means, dim=-1).numpy()
 
 
 def _copy(weights: Packaged, part: Path) -> None:
