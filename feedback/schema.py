@@ -103,6 +103,7 @@ TABLE_OF = {
 }
 TABLES = (*TABLE_OF.values(), "imported", "side")
 COPIED_AT_ONCE = 10_000  # rows
+FEW = 4  # rows from which whole columns are inserted sooner than row by row
 STREAMED = 2_000  # rows that are fetched together
 _AS_JSON = {"messages", "sampling", "metadata", "value", "choices", "payload", "given"}
 _TUPLES = {"messages", "choices", "given"}
@@ -192,6 +193,16 @@ def insert(connection: duckdb.DuckDBPyConnection, record: Any) -> int:
         [value for (value,) in columns.values()],
     )
     return 1
+
+
+def insert_all(connection: duckdb.DuckDBPyConnection, records: Sequence[Any]) -> int:
+    """Insert records of any tables; returns how many were added."""
+    if len(records) < FEW:
+        return sum(insert(connection, record) for record in records)
+    tables = dict.fromkeys(TABLE_OF[type(record)] for record in records)
+    return sum(
+        insert_many(connection, table, [r for r in records if TABLE_OF[type(r)] == table]) for table in tables
+    )
 
 
 def insert_many(

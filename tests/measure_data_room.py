@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import pyarrow
 
 from feedback.records import Signal, Turn, new_id
 from feedback.schema import insert_many
@@ -194,8 +195,11 @@ def through_the_store(folder: Path) -> tuple[float, float]:
         return acknowledged(rate)
 
 
+COLUMNS = ["id", "turn", "person", "role", "kind", "value", "happened", "source"]
+
+
 def bare(folder: Path) -> tuple[float, float]:
-    """The same rows, committed in groups by one thread that does nothing else."""
+    """The same rows, inserted and committed in groups by one thread that does nothing else."""
     connection = duckdb.connect(str(folder / "bare.duckdb"))
     connection.execute(
         "CREATE TABLE signal (id VARCHAR PRIMARY KEY, turn VARCHAR, person VARCHAR, role VARCHAR, kind VARCHAR, "
@@ -211,9 +215,13 @@ def bare(folder: Path) -> tuple[float, float]:
                     group.append(waiting.get_nowait())
                 except queue.Empty:
                     break
+            rows = pyarrow.Table.from_arrays(
+                [pyarrow.array(column) for column in zip(*(row for row, _ in group), strict=True)], COLUMNS
+            )
             connection.begin()
-            for row, _ in group:
-                connection.execute("INSERT INTO signal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.register("incoming", rows)
+            connection.execute("INSERT INTO signal SELECT * FROM incoming")
+            connection.unregister("incoming")
             connection.commit()
             for _, done in group:
                 done.set_result(None)
