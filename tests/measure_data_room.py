@@ -30,7 +30,7 @@ from feedback.store import GROUP_LIMIT, Store
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 TURNS_IN_A_CONVERSATION = 4
-WRITERS, SECONDS = 32, 8
+WRITERS, SECONDS, PAIRS = 32, 3, 8
 
 
 def prose(chance: random.Random, words: int) -> str:
@@ -113,7 +113,7 @@ def keep(store: Store, records: list[Turn | Signal]) -> None:
 
 def stage(name: str, home: Path, turns: int) -> None:
     """One stage, alone in its process; prints seconds, megabytes and what came out."""
-    began = time.monotonic()
+    began, before = time.monotonic(), time.process_time()
     out: dict = {}
     if name == "grow":
         grow(home, turns)
@@ -137,15 +137,18 @@ def stage(name: str, home: Path, turns: int) -> None:
                 store.record_sides(compilation.new_sides, AT)
         out = compilation.document()["rows"]
         if name == "freeze":
-            began = time.monotonic()
+            began, before = time.monotonic(), time.process_time()
             selection = select(compilation.rows, curation, lambda text: len(text) // 4, 512)
             manifest = freeze(home / "datasets", selection, compilation.document(), {}, AT)
             out = {"rows": sum(sum(sides.values()) for sides in manifest["counts"].values())}
     took = time.monotonic() - began
+    cpu = time.process_time() - before
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         json.dumps(
-            {"stage": name, "turns": turns, "seconds": round(took, 1), "megabytes": round(memory)} | out
+            {"stage": name, "turns": turns, "seconds": round(took, 1), "cpu_s": round(cpu, 1)}
+            | {"megabytes": round(memory)}
+            | out
         )
     )
 
@@ -247,12 +250,14 @@ def bare(folder: Path) -> tuple[float, float]:
 
 
 def ratings() -> None:
-    """Bare and through the store in turn, three times each."""
+    """Bare and through the store in turn, PAIRS times; of each the median."""
     rates = {"store": [], "bare": []}
-    for _ in range(3):
-        for name, way in (("bare", bare), ("store", through_the_store)):
+    ways = [("bare", bare), ("store", through_the_store)]
+    for _ in range(PAIRS):
+        for name, way in ways:
             with tempfile.TemporaryDirectory(dir=".") as folder:
                 rates[name].append(way(Path(folder)))
+        ways.reverse()
     found = {
         name: [statistics.median(column) for column in zip(*runs, strict=True)]
         for name, runs in rates.items()

@@ -42,6 +42,13 @@ from tests.said import (
 # what is kept
 
 
+def test_what_was_said_of_a_deleted_answer_is_counted():
+    """A person may delete a chat while it is compiled: what others said of it is named, and trains nothing."""
+    result = compiled(rating("s1", 1, turn="gone"))
+    assert dropped(result) == {"answer_deleted": 1}
+    assert adds_up(result)
+
+
 def test_a_like_is_a_supervised_row_and_an_unpaired_one():
     """A liked answer is something to learn to give, with the serving prompt before it."""
     result = compiled(turn(), rating("s1", 1))
