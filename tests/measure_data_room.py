@@ -1,8 +1,9 @@
 """How the data room grows with what people say, and how many ratings it acknowledges.
 
 `python -m tests.measure_data_room [TURNS ...]` (10000 100000 1000000 unless told): generated conversations, 15 signals
-to 100 turns from the chat and 15 from a file; import, compile and freeze, each in a process of its own, with the
-largest memory that process had. Then ratings from 32 threads, beside the same group commit written bare.
+to 100 turns from the chat and 15 from a file; import, compile with freeze, and the clusters of a tenth as many
+questions, each in a process of its own, with the most memory it had. Then ratings from 32 threads, beside the same
+group commit written bare.
 """
 
 import json
@@ -22,12 +23,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow
 
+from eval.objective import load_objective
 from feedback.records import Signal, Turn, new_id
 from feedback.schema import insert_many
 from feedback.store import GROUP_LIMIT, Store
 
+OBJECTIVE = Path("objectives/medical")
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 TURNS_IN_A_CONVERSATION = 4
 WRITERS, SECONDS, PAIRS = 32, 3, 8
@@ -111,58 +115,75 @@ def keep(store: Store, records: list[Turn | Signal]) -> None:
     )
 
 
-def stage(name: str, home: Path, turns: int) -> None:
-    """One stage, alone in its process; prints seconds, megabytes and what came out."""
-    began, before = time.monotonic(), time.process_time()
-    out: dict = {}
+def stage(name: str, home: Path, size: int) -> None:
+    """One stage, alone in its process; prints what it took."""
+    began = (time.monotonic(), time.process_time())
     if name == "grow":
-        grow(home, turns)
+        grow(home, size)
+        report(name, size, began)
     elif name == "import":
-        from app.operations import Operations
-        from feedback.exchange.importers import import_files
-
-        with Store.open(home / "store.duckdb") as store:
-            operations = Operations(_settings(home), _objective(), store)
-            document = import_files([home / "feedback.jsonl"], operations.import_part, lambda _: None)
-            out = {"accepted": document["accepted"]}
+        report(name, size, began, bring_in(home))
+    elif name == "compile":
+        compile_and_freeze(home, size)
     else:
-        from feedback.compiling.budget import select
-        from feedback.compiling.compiler import compile_events
-        from feedback.compiling.dataset import freeze
+        clusters(size)
 
-        curation = _objective().curation.model_copy(update={"knowledge_share": 0})  # there is none
-        with Store.open(home / "store.duckdb") as store:
-            compilation = compile_events(store.events(), curation, "Help.", recorded=store.sides())
-            if name == "compile":
-                store.record_sides(compilation.new_sides, AT)
-        out = compilation.document()["rows"]
-        if name == "freeze":
-            began, before = time.monotonic(), time.process_time()
-            selection = select(compilation.rows, curation, lambda text: len(text) // 4, 512)
-            manifest = freeze(home / "datasets", selection, compilation.document(), {}, AT)
-            out = {"rows": sum(sum(sides.values()) for sides in manifest["counts"].values())}
-    took = time.monotonic() - began
-    cpu = time.process_time() - before
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        json.dumps(
-            {"stage": name, "turns": turns, "seconds": round(took, 1), "cpu_s": round(cpu, 1)}
-            | {"megabytes": round(memory)}
-            | out
-        )
+
+def report(name: str, size: int, began: tuple[float, float], out: dict[str, int] | None = None) -> None:
+    """Print seconds since `began` (by the clock, of the processor) and the most memory so far."""
+    figures = {
+        "seconds": round(time.monotonic() - began[0], 1),
+        "cpu_s": round(time.process_time() - began[1], 1),
+        "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    print(json.dumps({"stage": name, "size": size} | figures | (out or {})), flush=True)
+
+
+def bring_in(home: Path) -> dict[str, int]:
+    """Import the file."""
+    from app.operations import Operations
+    from app.settings import read_settings
+    from feedback.exchange.importers import import_files
+
+    with Store.open(home / "store.duckdb") as store:
+        operations = Operations(read_settings(str(home)), load_objective(OBJECTIVE), store)
+        document = import_files([home / "feedback.jsonl"], operations.import_part, lambda _: None)
+    return {"accepted": document["accepted"]}
+
+
+def compile_and_freeze(home: Path, turns: int) -> None:
+    """Compile everything, record its sides, and freeze what the budget allows."""
+    from feedback.compiling.budget import select
+    from feedback.compiling.compiler import compile_events
+    from feedback.compiling.dataset import freeze
+
+    began = (time.monotonic(), time.process_time())
+    # No knowledge was grown, and the budget is that of the domain for each thousand turns.
+    enough = {"knowledge_share": 0, "token_budget": 90 * turns}
+    curation = load_objective(OBJECTIVE).curation.model_copy(update=enough)
+    with Store.open(home / "store.duckdb") as store:
+        compilation = compile_events(store.events(), curation, "Help.", recorded=store.sides())
+        store.record_sides(compilation.new_sides, AT)
+    report("compile", turns, began, compilation.document()["rows"])
+    began = (time.monotonic(), time.process_time())
+    selection = select(compilation.rows, curation, lambda text: len(text) // 4, 512)
+    manifest = freeze(home / "datasets", selection, compilation.document(), {}, AT)
+    report(
+        "freeze", turns, began, {"rows": sum(sum(sides.values()) for sides in manifest["counts"].values())}
     )
 
 
-def _objective():
-    from eval.objective import load_objective
+def clusters(rows: int) -> None:
+    """The semantic step, on vectors of the encoder's width that point anywhere."""
+    from feedback.likeness.clusters import Meanings
+    from feedback.likeness.vectors import rounded
 
-    return load_objective(Path("objectives/medical"))
-
-
-def _settings(home: Path):
-    from app.settings import read_settings
-
-    return read_settings(str(home))
+    vectors = np.random.default_rng(7).normal(size=(rows, 384))
+    vectors = rounded(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    questions = [str(number) for number in range(rows)]
+    began = (time.monotonic(), time.process_time())
+    Meanings(questions, vectors, 0.9)
+    report("clusters", rows, began)
 
 
 # ratings
@@ -277,7 +298,12 @@ def main(sizes: list[int]) -> None:
     for turns in sizes:
         home = Path(tempfile.mkdtemp(prefix="data-room-", dir="."))
         try:
-            for name in ("grow", "import", "compile", "freeze"):
+            for name, size in (
+                ("grow", turns),
+                ("import", turns),
+                ("compile", turns),
+                ("clusters", turns // 10),
+            ):
                 command = [
                     sys.executable,
                     "-m",
@@ -285,7 +311,7 @@ def main(sizes: list[int]) -> None:
                     "stage",
                     name,
                     str(home),
-                    str(turns),
+                    str(size),
                 ]
                 subprocess.run(command, check=True)
         finally:
