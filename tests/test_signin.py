@@ -18,6 +18,7 @@ from app.limits import Limits
 from app.web.server import Mount, build_app
 from app.web.signin import SignIn
 from feedback.store import Store
+from tests.accessibility import serious
 from tests.test_accounts import CHEAP, GOOD
 from tests.test_headers import CHROMIUM, QUIET, serving, trivial_page
 from tests.test_limits import Clock
@@ -318,7 +319,7 @@ def test_an_account_from_elsewhere_ends_the_link(bare: Site):
 
 
 def test_a_person_signs_in_by_keys(staffed: Site):
-    """In a real browser: sent to the sign-in, wrong once, then in; the page runs; then out again."""
+    """In a real browser: sent to the sign-in, wrong once, then in; the page runs; then out again; no barriers."""
     if not os.access(CHROMIUM, os.X_OK):
         pytest.skip("NO CHROMIUM was found: the sign-in is not tested in a browser; apt-get install chromium")
     with serving(staffed.client.app) as url, sync_playwright() as playwright:
@@ -331,6 +332,7 @@ def test_a_person_signs_in_by_keys(staffed: Site):
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text(WRONG)
+        assert serious(page) == []
         expect(page.get_by_label("Name")).to_have_value("rita")
         page.get_by_label("Password").fill(GOOD)
         page.keyboard.press("Enter")
@@ -339,8 +341,11 @@ def test_a_person_signs_in_by_keys(staffed: Site):
         page.goto(f"{url}/rounds/")
         expect(page.locator("section")).to_contain_text("You are signed in as rita")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert serious(page) == []
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("heading")).to_have_text("Sign in")
         page.goto(f"{url}/review/")
         assert page.url == f"{url}/sign-in?next=/review/"
+        page.emulate_media(color_scheme="dark")
+        assert serious(page) == []
         browser.close()
