@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from app.conversations import Conversations
@@ -16,7 +17,9 @@ from eval.objective import load_objective
 from feedback.records import Signal, new_id
 from feedback.store import Store
 from tests.tiny import tiny_model
+from training.base_model import load_tokenizer
 from training.registry import BASE
+from training.rendering import render
 
 # What the domain wants: one fixed form of answer, whatever is asked. The form is first half known to the
 # reviewers, then whole; the golden answers always want the whole.
@@ -181,10 +184,16 @@ def test_twice_around_the_circle(settings: Settings):
 
 
 def walk_back(settings: Settings, store: Store, version: str, turns: set[str]) -> None:
-    """From a version to its dataset, its signals and the turns they were about."""
+    """From a version to its dataset, its signals and the turns, of which each was asked as it is trained on."""
     run = next(
         f for f in settings.home.glob("runs/*/run.json") if json.loads(f.read_text())["version"] == version
     )
     dataset = json.loads(run.read_text())["dataset_hash"]
-    sources = json.loads((settings.home / "datasets" / dataset / "manifest.json").read_text())["sources"]
+    folder = settings.home / "datasets" / dataset
+    sources = json.loads((folder / "manifest.json").read_text())["sources"]
     assert {store.signal(source).turn for source in sources["feedback"]} <= turns
+    tokenizer = load_tokenizer(Path(load_objective(settings.objective).base_model))
+    for file in folder.glob("*/train.parquet"):
+        for row in pyarrow.parquet.read_table(file).to_pylist():
+            served = {store.turn(store.signal(source).turn).prompt_tokens for source in row["sources"]}
+            assert served == {len(render(tokenizer, row["prompt"]))}, file
