@@ -1,9 +1,11 @@
 """The tables of the store and how records become rows: with `store`, the room that speaks SQL."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import cache, lru_cache
+from sys import intern
 from typing import Any
 
 import duckdb
@@ -107,6 +109,8 @@ FEW = 4  # rows from which whole columns are inserted sooner than row by row
 STREAMED = 2_000  # rows that are fetched together
 _AS_JSON = {"messages", "sampling", "metadata", "value", "choices", "payload", "given"}
 _TUPLES = {"messages", "choices", "given"}
+_NAMES = {"user", "role", "kind", "version", "source", "finish"}  # that many records have in common
+SHORT = 60  # characters of a value that others are likely to have too: a thumb
 _as_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
@@ -152,13 +156,40 @@ def _columns(records: Sequence[Any]) -> dict[str, list]:
     return columns
 
 
+@cache
+def _readers(kind: type) -> tuple[Callable[[Any], Any] | None, ...]:
+    """How each column of a table becomes a field; None: as it is."""
+    readers = {"at": _in_utc} | dict.fromkeys(_NAMES, _shared) | dict.fromkeys(_AS_JSON, _from_json)
+    readers |= dict.fromkeys(_TUPLES, _as_tuple) | {"messages": _as_messages}
+    return tuple(readers.get(f.name) for f in fields(kind))
+
+
 def _record(kind: type, row: Sequence[Any]) -> Any:
-    values = dict(zip((f.name for f in fields(kind)), row, strict=True))
-    for name in _AS_JSON & values.keys():
-        values[name] = json.loads(values[name])
-    for name in _TUPLES & values.keys():
-        values[name] = tuple(values[name])
-    return kind(**values | {"at": values["at"].replace(tzinfo=UTC)})
+    return kind(*[read(value) if read else value for read, value in zip(_readers(kind), row, strict=True)])
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=UTC)
+
+
+def _shared(name: str | None) -> str | None:
+    """`name`, as one object in all records: a million of them are read at once."""
+    return name and intern(name)
+
+
+def _from_json(text: str) -> Any:
+    return _common(text) if len(text) < SHORT else json.loads(text)
+
+
+_common = lru_cache(4096)(json.loads)  # shared by the records that hold it, as nobody changes a record
+
+
+def _as_tuple(text: str) -> tuple[Any, ...]:
+    return tuple(json.loads(text))
+
+
+def _as_messages(text: str) -> tuple[dict[str, str], ...]:
+    return tuple({"role": intern(m["role"]), "content": m["content"]} for m in json.loads(text))
 
 
 def select(

@@ -26,6 +26,7 @@ from feedback.errors import RatchetError, StoreBehind, StoreBusy
 from feedback.likeness.sides import Side
 from feedback.records import Event, Knowledge, Review, Signal, Turn
 from feedback.schema import (
+    STREAMED,
     TABLE_OF,
     TABLES,
     copy_rows,
@@ -454,12 +455,15 @@ class _JudgedTurns:
 
     def __iter__(self) -> Iterator[Turn]:
         with self.store.reader() as cursor:
-            yield from stream(
-                cursor,
-                Turn,
-                "WHERE conversation IN (SELECT conversation FROM turn WHERE id IN (SELECT turn FROM signal))",
-                order="conversation, json_array_length(messages), id",
+            # Sorted without their words, which would fill the memory.
+            cursor.execute(
+                "SELECT id FROM turn WHERE conversation IN "
+                "(SELECT conversation FROM turn WHERE id IN (SELECT turn FROM signal)) "
+                "ORDER BY conversation, json_array_length(messages), id"
             )
+            while rows := cursor.fetchmany(STREAMED):
+                turns = {turn.id: turn for turn in self.store.turns_among(id for (id,) in rows)}
+                yield from (turns[id] for (id,) in rows if id in turns)
 
 
 class _Doorway:
