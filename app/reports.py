@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.run_folder import Holder, RunFolder
-from eval.gate import interval
+from eval.bootstrap import interval
 from eval.objective import Gate
 from training.registry import BASE, versions
 

@@ -129,7 +129,7 @@ def record(ask: Ask, run: RunFolder, decision: Decision, promoted: bool) -> dict
         "counts": plan["counts"],
         "decision": decision.decision,
         "reasons": reasons,
-        "metrics": verdict["metrics"],
+        **{key: verdict[key] for key in ("metrics", "slices", "detectable", "items_needed")},
         "version": made["version"],
         "promoted": promoted,
         "figures": {role: _figures(document) for role, document in run.read("evaluation.json").items()},

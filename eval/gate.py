@@ -1,23 +1,24 @@
 """The decision rule: a candidate serves only when it surely wins and surely loses nothing that counts.
 
-Each metric is judged by a paired bootstrap over clusters (Efron and Tibshirani 1993, chapters 6 and 13):
-clusters of items are drawn with replacement, the same ones for champion and candidate. Pure functions.
+Each metric is judged by a paired bootstrap over clusters: the same ones are drawn for champion and candidate.
+Pure functions.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from eval.bootstrap import MIN_CLUSTERS, POWER, detectable, interval
 from eval.exam import Evaluation
-from eval.objective import KEPT, Gate
+from eval.objective import KEPT, Gate, Guard
+from eval.slices import slices
 from eval.suites import Item, Suite
 from feedback.errors import RatchetError
 
-MIN_CLUSTERS = 10  # a bootstrap over fewer says less than it seems to
 ARITHMETIC = 1e-5  # smaller differences of one item come from the order of float32 sums, not from the model
-_DRAWS_AT_ONCE = 2_000_000  # clusters drawn in one piece: bounds the memory to some 50 MB
 
 _NOUNS = {
     "questions": "questions",
@@ -47,6 +48,10 @@ class Decision:
     decision: Literal["promote", "refuse", "not_enough_data"]
     reasons: tuple[str, ...]
     metrics: Mapping[str, Comparison]
+    # {metric: {slice: Comparison}}; the intervals of one metric's slices hold together
+    slices: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
+    detectable: float | None = None  # the gain of the primary that as many items would show 80 % of the time
+    items_needed: int | None = None  # that would show the gain that was seen; None where it is sure, or none
 
     def to_json(self) -> dict[str, Any]:
         """As decision.json keeps it; every number is finite."""
@@ -54,24 +59,53 @@ class Decision:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Decision":
-        """The decision that `to_json` wrote."""
-        metrics = {name: Comparison(**numbers) for name, numbers in document["metrics"].items()}
-        return cls(document["decision"], tuple(document["reasons"]), metrics)
+        """The decision that `to_json` wrote, today or before there were slices."""
+        return cls(
+            document["decision"],
+            tuple(document["reasons"]),
+            _comparisons(document["metrics"]),
+            {metric: _comparisons(parts) for metric, parts in document.get("slices", {}).items()},
+            document.get("detectable"),
+            document.get("items_needed"),
+        )
+
+
+def _comparisons(document: Mapping[str, Any]) -> dict[str, Comparison]:
+    return {name: Comparison(**numbers) for name, numbers in document.items()}
+
+
+def promotes(gate: Gate, lows: Mapping[str, Any], slice_highs: Iterable[Any]) -> Any:
+    """The rule: the primary surely wins, no guard may have lost its margin, no slice of the primary surely has.
+
+    From the lower bound of each metric that has items and the upper bounds of the primary's slices: numbers of
+    one decision, or arrays of many.
+    """
+    lost = [_may_have_lost(guard, lows[metric]) for metric, guard in gate.guards.items() if metric in lows]
+    lost += [_surely_lost(gate, high) for high in slice_highs]
+    return np.all([lows[gate.primary] > 0, *np.logical_not(lost)], axis=0)
+
+
+def _may_have_lost(guard: Guard, low: Any) -> Any:
+    return low <= -guard.margin
+
+
+def _surely_lost(gate: Gate, high: Any) -> Any:
+    """Whether a slice of the primary has, and the objective minds."""
+    return high < -(gate.slice_margin or math.inf)
 
 
 def decide(champion: Evaluation, candidate: Evaluation, suites: Iterable[Suite], gate: Gate) -> Decision:
     """Whether `candidate` may take the place of `champion`.
 
-    Promote when the primary's lower bound lies above 0 and every guard's above minus its margin; not enough
-    data when the primary suite lacks items that the objective froze. RatchetError when the two evaluations
-    were not made on these suites at equal settings.
+    Promote when the rule of `promotes` holds; not enough data when the primary suite lacks items that the
+    objective froze. RatchetError when the two evaluations were not made on these suites at equal settings.
     """
     suites = tuple(suites)
     _check_comparable(champion, candidate, suites)
     items_of: dict[str, list[Item]] = {}
     noun_of: dict[str, str] = {}
     for suite in suites:
-        for metric, items in _items_by_metric(suite, champion).items():
+        for metric, items in items_by_metric(suite, champion).items():
             items_of[metric] = items
             noun_of[metric] = _NOUNS[suite.kind]
     if gate.primary not in items_of:
@@ -82,22 +116,31 @@ def decide(champion: Evaluation, candidate: Evaluation, suites: Iterable[Suite],
         if items
     }
     missing = _missing(gate, suites, metrics)
-    broken = [
-        name for name, guard in gate.guards.items() if name in metrics and metrics[name].low <= -guard.margin
-    ]
-    wins = gate.primary in metrics and metrics[gate.primary].low > 0
+    parts = {
+        metric: found
+        for metric in metrics
+        if (found := _compare_slices(metric, items_of[metric], champion, candidate, gate))
+    }
+    smallest = _detectable(gate, items_of[gate.primary], champion, candidate)
+    needed = _items_needed(metrics[gate.primary], smallest) if smallest is not None else None
     reasons = [
         *missing,
         *_words_on_primary(gate, metrics, noun_of),
         *_words_on_guards(gate, metrics, noun_of),
+        *_words_on_slices(gate, parts.get(gate.primary, {}), noun_of[gate.primary]),
+        *_words_on_power(smallest, needed, noun_of[gate.primary]),
         *(
             f"{metric} is left out: it has no items"
             for metric in (*items_of, *gate.guards)
             if metric not in metrics
         ),
     ]
-    decision = "not_enough_data" if missing else "promote" if wins and not broken else "refuse"
-    return Decision(decision, tuple(dict.fromkeys(reasons)), metrics)
+    verdict: Literal["promote", "refuse", "not_enough_data"] = "not_enough_data"
+    if not missing:
+        lows = {metric: compared.low for metric, compared in metrics.items()}
+        highs = [compared.high for compared in parts.get(gate.primary, {}).values()]
+        verdict = "promote" if promotes(gate, lows, highs) else "refuse"
+    return Decision(verdict, tuple(dict.fromkeys(reasons)), metrics, parts, smallest, needed)
 
 
 def beside_withdrawn(
@@ -127,7 +170,8 @@ def beside_withdrawn(
             if not items or metric not in (gate.primary, *gate.guards):
                 continue
             found = _compare(metric, items, withdrawn, candidate, gate)
-            lost = found.high < 0 if metric == gate.primary else found.low <= -gate.guards[metric].margin
+            guard = gate.guards.get(metric)
+            lost = _may_have_lost(guard, found.low) if guard else found.high < 0
             worse = worse or lost
             reasons.append(
                 f"{metric} beside {name}, which an erasure withdrew: {'worse' if lost else 'not worse'} "
@@ -144,35 +188,6 @@ def _with_reason(decision: Decision, reason: str) -> Decision:
     return replace(decision, reasons=(*decision.reasons, reason))
 
 
-def interval(
-    differences: np.ndarray, clusters: Sequence[str], confidence: float, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bounds of the mean of each column of `differences` (items, columns).
-
-    A percentile interval from `resamples` draws of whole clusters. With fewer than `MIN_CLUSTERS` clusters it
-    is the range of the clusters' means, which no draw can leave. At least one item is needed.
-    """
-    names, place = np.unique(np.asarray(clusters), return_inverse=True)
-    count = len(names)
-    sums = np.zeros((count, differences.shape[1]))
-    np.add.at(sums, place, differences)
-    sizes = np.bincount(place).astype(float)
-    if count < MIN_CLUSTERS:
-        means = sums / sizes[:, None]
-        return means.min(axis=0), means.max(axis=0)
-    random = np.random.default_rng(seed)
-    at_once = max(1, _DRAWS_AT_ONCE // count)
-    drawn = []
-    for start in range(0, resamples, at_once):
-        rows = min(at_once, resamples - start)
-        picks = random.integers(count, size=(rows, count)) + np.arange(rows)[:, None] * count
-        times = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
-        drawn.append(times @ sums / (times @ sizes)[:, None])
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail], axis=0)
-    return low, high
-
-
 def _check_comparable(champion: Evaluation, candidate: Evaluation, suites: Sequence[Suite]) -> None:
     if champion.settings != candidate.settings:
         raise RatchetError(
@@ -187,7 +202,7 @@ def _check_comparable(champion: Evaluation, candidate: Evaluation, suites: Seque
                 )
 
 
-def _items_by_metric(suite: Suite, champion: Evaluation) -> dict[str, list[Item]]:
+def items_by_metric(suite: Suite, champion: Evaluation) -> dict[str, list[Item]]:
     """The items that each metric of `suite` is judged on, by id."""
     items = sorted(suite.items, key=lambda item: item.id)
     chosen = {metric: items for metric in suite.metrics}
@@ -197,27 +212,65 @@ def _items_by_metric(suite: Suite, champion: Evaluation) -> dict[str, list[Item]
     return chosen
 
 
+def differences(
+    metric: str, items: Sequence[Item], champion: Evaluation, candidate: Evaluation
+) -> np.ndarray:
+    """What the candidate scored more than the champion on each item."""
+    found = _scores(metric, items, candidate) - _scores(metric, items, champion)
+    found[np.abs(found) < ARITHMETIC] = 0.0
+    return found
+
+
+def _scores(metric: str, items: Sequence[Item], evaluation: Evaluation) -> np.ndarray:
+    measured = "corrections_honoured" if metric == KEPT else metric
+    return np.array([evaluation.suites[item.suite]["scores"][measured][item.id] for item in items])
+
+
 def _compare(
     metric: str, items: Sequence[Item], champion: Evaluation, candidate: Evaluation, gate: Gate
 ) -> Comparison:
-    measured = "corrections_honoured" if metric == KEPT else metric
-    before, after = (
-        np.array([evaluation.suites[item.suite]["scores"][measured][item.id] for item in items])
-        for evaluation in (champion, candidate)
-    )
-    differences = after - before
-    differences[np.abs(differences) < ARITHMETIC] = 0.0
+    changes = differences(metric, items, champion, candidate)
     clusters = [item.cluster for item in items]
-    low, high = interval(differences[:, None], clusters, gate.confidence, gate.resamples, gate.seed)
+    low, high = interval(changes[:, None], clusters, gate.confidence, gate.resamples, gate.seed)
     return Comparison(
-        champion=float(before.mean()),
-        candidate=float(after.mean()),
-        difference=float(differences.mean()),
+        champion=float(_scores(metric, items, champion).mean()),
+        candidate=float(_scores(metric, items, candidate).mean()),
+        difference=float(changes.mean()),
         low=float(low[0]),
         high=float(high[0]),
         n=len(items),
         clusters=len(set(clusters)),
     )
+
+
+def _compare_slices(
+    metric: str, items: Sequence[Item], champion: Evaluation, candidate: Evaluation, gate: Gate
+) -> dict[str, Comparison]:
+    parts = slices(items)
+    corrected = for_slices(gate, len(parts))
+    return {name: _compare(metric, part, champion, candidate, corrected) for name, part in parts.items()}
+
+
+def for_slices(gate: Gate, count: int) -> Gate:
+    """`gate` with the confidence at which the intervals of `count` slices hold together (Bonferroni)."""
+    return gate.model_copy(update={"confidence": 1 - (1 - gate.confidence) / max(count, 1)})
+
+
+def _detectable(
+    gate: Gate, items: Sequence[Item], champion: Evaluation, candidate: Evaluation
+) -> float | None:
+    """The smallest gain of the primary that `items` would mostly show; None when they are too few to say."""
+    clusters = [item.cluster for item in items]
+    if len(set(clusters)) < MIN_CLUSTERS:
+        return None
+    return detectable(differences(gate.primary, items, champion, candidate), clusters, gate.confidence)
+
+
+def _items_needed(found: Comparison, smallest: float) -> int | None:
+    """How many would mostly show the gain that was seen; None where it is sure already, or none."""
+    if found.low > 0 or found.difference <= 0:
+        return None
+    return math.ceil(found.n * (smallest / found.difference) ** 2)
 
 
 def _missing(gate: Gate, suites: Sequence[Suite], metrics: Mapping[str, Comparison]) -> list[str]:
@@ -257,13 +310,35 @@ def _words_on_guards(gate: Gate, metrics: Mapping[str, Comparison], noun_of: Map
         found = metrics[metric]
         lost = f"may have lost up to {-found.low:.3f}" if found.low < 0 else "lost nothing"
         margin = f"margin of {guard.margin:.3f}"
-        verdict = f"more than its {margin}" if found.low <= -guard.margin else f"within its {margin}"
+        verdict = f"more than its {margin}" if _may_have_lost(guard, found.low) else f"within its {margin}"
         reasons.append(f"{metric} {lost}, {verdict} ({_interval_in_words(found, gate, noun_of[metric])})")
     return reasons
 
 
+def _words_on_slices(gate: Gate, parts: Mapping[str, Comparison], noun: str) -> list[str]:
+    """The worst slice of the primary, and whichever surely lost more than the margin of slices."""
+    reasons, corrected = [], for_slices(gate, len(parts))
+    worst = min(parts, key=lambda name: parts[name].difference, default=None)
+    for name, found in parts.items():
+        lost = _surely_lost(gate, found.high)
+        if name == worst or lost:
+            reasons.append(
+                f"{gate.primary} by slice, the {'worst' if name == worst else 'also bad'} of {len(parts)}: {name} "
+                f"{found.difference:+.3f} ({_interval_in_words(found, corrected, noun)})"
+                + (f": it surely lost more than {gate.slice_margin:.3f}" if lost else "")
+            )
+    return reasons
+
+
+def _words_on_power(smallest: float | None, needed: int | None, noun: str) -> list[str]:
+    if smallest is None:
+        return []
+    found = f"so many {noun} show a gain of {smallest:.3f} {POWER * 100:g} % of the time"
+    return [f"{found}; to show the one that was seen takes {needed:,}" if needed else found]
+
+
 def _interval_in_words(found: Comparison, gate: Gate, noun: str) -> str:
-    kind = f"{gate.confidence * 100:g} % interval"
+    kind = f"{gate.confidence * 100:.3g} % interval"
     if found.clusters < MIN_CLUSTERS:
         kind = f"range, as {found.clusters} clusters are too few for an interval,"
     return f"{kind} {found.low:.3f} to {found.high:.3f}, {found.n} {noun}"

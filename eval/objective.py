@@ -110,6 +110,8 @@ class Gate(_Frozen):
     resamples: int = Field(10_000, ge=1000)
     seed: int = 1
     guards: dict[str, Guard] = {}
+    effect: float | None = Field(None, gt=0)  # the smallest gain of the primary that is worth promoting
+    slice_margin: float | None = Field(None, gt=0)  # what no slice of the primary may surely lose
 
     def reach(self, guard: Guard, items: int) -> float:
         """How far below its middle the interval of `guard`'s difference is expected to reach on `items`."""

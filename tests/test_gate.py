@@ -7,8 +7,9 @@ import random
 import numpy as np
 import pytest
 
+from eval.bootstrap import interval
 from eval.exam import Evaluation
-from eval.gate import Decision, decide, interval
+from eval.gate import Decision, decide
 from eval.objective import Gate, Guard
 from eval.suites import Item, Suite
 from feedback.errors import RatchetError
@@ -98,6 +99,7 @@ def test_a_clear_gain_is_promoted():
         f"similarity rose by 0.036 (95 % interval {found.low:.3f} to {found.high:.3f}, 240 questions): it wins",
         "token_f1 lost nothing, within its margin of 0.020 (95 % interval 0.000 to 0.000, 240 questions)",
         "retention lost nothing, within its margin of 0.100 (95 % interval 0.000 to 0.000, 60 questions)",
+        f"so many questions show a gain of {decision.detectable:.3f} 80 % of the time",
     )
 
 
@@ -267,3 +269,71 @@ def test_a_decision_comes_back_from_json():
     """Written as strict JSON and read again it is the same."""
     decision = judge(similarity=NOISE + 0.01)
     assert Decision.from_json(json.loads(json.dumps(decision.to_json(), allow_nan=False))) == decision
+
+
+def test_a_decision_from_before_there_were_slices_still_loads():
+    """What it does not say is left empty."""
+    document = judge(similarity=NOISE + 0.01).to_json()
+    old = {key: document[key] for key in ("decision", "reasons", "metrics")}
+    loaded = Decision.from_json(json.loads(json.dumps(old)))
+    assert loaded.metrics == judge(similarity=NOISE + 0.01).metrics
+    assert (loaded.slices, loaded.detectable, loaded.items_needed) == ({}, None, None)
+
+
+def test_a_decision_says_what_it_could_have_seen():
+    """2.8 standard errors; by clusters, of which each counts once."""
+    decision = judge(similarity=NOISE + 0.036)
+    assert decision.detectable == pytest.approx(2.8016 * NOISE.std(ddof=1) / np.sqrt(N), rel=1e-3)
+    assert decision.items_needed is None
+    clustered = judge(similarity=np.repeat(NOISE[:24], 10), suites=(asked(per_cluster=10), known()))
+    assert clustered.detectable == pytest.approx(2.8016 * NOISE[:24].std(ddof=1) / np.sqrt(24), rel=1e-3)
+    assert judge(similarity=0.5, suites=(asked(9, 9), known())).detectable is None
+
+
+def test_an_unsure_gain_says_how_many_items_would_show_it():
+    """As many as make the gain that was seen the smallest that can be; a loss needs none."""
+    decision = judge(similarity=NOISE + 0.01)
+    assert decision.decision == "refuse"
+    assert decision.items_needed == np.ceil(N * (decision.detectable / 0.01) ** 2)
+    assert decision.reasons[-1] == (
+        f"so many questions show a gain of {decision.detectable:.3f} 80 % of the time; to show the one that was "
+        f"seen takes {decision.items_needed:,}"
+    )
+    assert judge(similarity=NOISE - 0.01).items_needed is None
+
+
+def lengthy(n=N):
+    """As `asked`, with expert's answers of three lengths in turn."""
+    items = tuple(
+        Item(f"i{number:03}", "asked", f"c{number}", messages=(), reference="x" * (number % 3 + 1))
+        for number in range(n)
+    )
+    return Suite("asked", "questions", ("similarity", "token_f1"), n, items)
+
+
+def test_a_slice_that_surely_loses_refuses_what_the_whole_has_won():
+    """Long answers lose 0.2 and the others gain more; only an objective with a margin for slices minds."""
+    changes = NOISE + np.resize([0.2, 0.2, -0.2], N)
+    suites = (lengthy(), known())
+    careless = judge(similarity=changes, suites=suites)
+    careful = judge(similarity=changes, suites=suites, gate=GATE.model_copy(update={"slice_margin": 0.1}))
+    assert (careless.decision, careful.decision) == ("promote", "refuse")
+    found = careful.slices["similarity"]["long references"]
+    assert found.n == 80
+    assert careful.reasons[3] == (
+        f"similarity by slice, the worst of 3: long references {found.difference:+.3f} (98.3 % interval "
+        f"{found.low:.3f} to {found.high:.3f}, 80 questions): it surely lost more than 0.100"
+    )
+    assert set(careful.slices) == {"similarity", "token_f1"}
+
+
+def test_slices_are_corrected_for_their_number():
+    """Each interval is wider than the slice alone would have, and noise on a slice refuses nothing."""
+    suites = (lengthy(), known())
+    gate = GATE.model_copy(update={"slice_margin": 0.001})
+    decision = judge(similarity=NOISE + 0.036, suites=suites, gate=gate)
+    assert decision.decision == "promote"
+    part = NOISE[2::3] + 0.036
+    low, high = interval(part[:, None], [f"c{number}" for number in range(80)], 0.95, 2000, 1)
+    found = decision.slices["similarity"]["long references"]
+    assert found.high - found.low > 1.1 * (high[0] - low[0])

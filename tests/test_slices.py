@@ -1,0 +1,47 @@
+"""A suite is looked at by topic, number of turns and length."""
+
+from eval.slices import slices
+from eval.suites import Item
+
+
+def item(number, cluster="", reference="", turns=1, text=None):
+    messages = None if text else ({"role": "user", "content": "What is it?"},) * turns
+    return Item(f"i{number:02}", "asked", cluster or f"c{number}", messages, text, reference=reference)
+
+
+def sizes(items):
+    return {name: len(part) for name, part in slices(items).items()}
+
+
+def test_lengths_are_cut_into_thirds():
+    """By the length of the expert's answer where there is one, else of the text."""
+    answered = [item(number, reference="x" * (number + 1)) for number in range(30)]
+    assert sizes(answered) == {"short references": 10, "medium references": 10, "long references": 10}
+    assert slices(answered)["short references"] == answered[:10]
+    assert set(sizes([item(n, text="x" * (n + 1)) for n in range(30)])) == {
+        "short texts",
+        "medium texts",
+        "long texts",
+    }
+
+
+def test_turns_are_what_the_user_said():
+    """One, two, and more together."""
+    items = [item(number, turns=number // 10 + 1) for number in range(40)]
+    assert sizes(items) == {"1 turn": 10, "2 turns": 10, "3 or more turns": 20}
+
+
+def test_a_topic_is_a_slice_whose_items_stand_alone():
+    """One cluster cannot be drawn from; its items can."""
+    items = [item(number, "topic:gout" if number < 12 else "") for number in range(40)]
+    assert sizes(items) == {"topic gout": 12}
+    assert len({item.cluster for item in slices(items)["topic gout"]}) == 12
+
+
+def test_small_slices_and_the_whole_are_left_out():
+    """Of nine clusters nothing sure can be said, and a slice of everything says nothing new."""
+    assert sizes([item(number) for number in range(40)]) == {}
+    assert sizes([item(number, turns=1 + (number < 9)) for number in range(40)]) == {"1 turn": 31}
+    few = [item(number, f"c{number % 3}", turns=1 + (number < 20)) for number in range(24)]
+    assert sizes(few) == {}
+    assert slices([]) == {}
