@@ -164,6 +164,14 @@ def _show_suite(suite: str, done: int, total: int) -> None:
     _log(f"{suite}: {done} of {total}")
 
 
+def _gate(settings: Settings, options: argparse.Namespace) -> Document:
+    from app.domain import load_domain
+    from eval.simulation import load_recorded, simulate
+
+    objective = load_domain(settings)
+    return simulate(objective, load_recorded(objective.folder), options.rounds)
+
+
 def _promote(settings: Settings, options: argparse.Namespace) -> Document:
     return _ask(settings, "promote", version=options.version, who=options.who, why=options.why)
 
@@ -249,6 +257,24 @@ def _show_round(document: Document) -> str:
 
 def _show_rounds(document: Document) -> str:
     return _show_round(document) if "metrics" in document else _show_plain(document)
+
+
+def _show_gate(document: Document) -> str:
+    def rate(name: str) -> str:
+        low, high = document[f"{name}_interval"]
+        return f"{document[name]:.1%} ({low:.1%} to {high:.1%})"
+
+    primary, effect, needed = document["primary"], document["effect"], document["items_needed"]
+    lines = [
+        f"of {document['rounds']:,} rounds each, with {document['items'][primary]} items of {primary}:",
+        f"  without a gain promoted:       {rate('false_promotion')}",
+        f"  with a gain of {effect:g} promoted: {rate('power')}",
+        f"  items for 80 % of those:       {needed or 'none would do: the guards are in the way'}",
+        "  guards: " + ", ".join(f"{m} {margin:g}" for m, margin in document["margins"].items()),
+    ]
+    if document["left_out"]:
+        lines.append(f"  never recorded, so left out: {', '.join(document['left_out'])}")
+    return "\n".join([*lines, f"  {document['recorded']}"])
 
 
 def _show_erasure(document: Document) -> str:
@@ -384,6 +410,12 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("evaluate", _evaluate, "run the suites on a version")
     added.add_argument("version", nargs="?", metavar="VERSION", help="default: the champion")
+
+    added = command("gate", _gate, "how often the gate errs, simulated from recorded runs", show=_show_gate)
+    added.add_argument("what", choices=("simulate",), help="draw many rounds and decide each")
+    added.add_argument(
+        "--rounds", type=_positive, default=2000, metavar="N", help="how many (default: %(default)s)"
+    )
 
     added = command("promote", _promote, "let a version serve, in a running chat too")
     added.add_argument("version", metavar="VERSION", help="such as v0001-0a1b2c3d")

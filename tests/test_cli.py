@@ -86,7 +86,7 @@ def test_what_cannot_be_done_is_one_line(ratchet, arguments: list[str], status: 
 
 
 @pytest.mark.parametrize(
-    "words", [["dance"], ["serve", "--port", "70000"], ["round", "--max-steps", "0"], []]
+    "words", [["dance"], ["serve", "--port", "70000"], ["round", "--max-steps", "0"], ["gate"], []]
 )
 def test_wrong_use_exits_with_2(words: list[str]):
     """argparse's refusals exit with 2."""
@@ -125,6 +125,26 @@ def test_a_users_correction_waits_for_a_reviewer(ratchet, tmp_path: Path):
     assert json.loads(ratchet("compile", "--json")[1])["signals"]["kept"] == 1
     assert ratchet("review", waiting["id"], "--reject")[0] == 0
     assert json.loads(ratchet("compile", "--json")[1])["signals"]["dropped"] == {"rejected_by_reviewer": 1}
+
+
+def test_the_gate_is_simulated_without_a_store(ratchet, tmp_path: Path):
+    """The same rates twice, as one document and in words; an objective that recorded nothing is wrong use."""
+    folder = tmp_path / "objective"
+    shutil.copytree("objectives/medical", folder)
+    (folder / "differences.json").unlink(missing_ok=True)
+    command = ("--objective", str(folder), "gate", "simulate", "--rounds", "20")
+    status, out, err = ratchet(*command)
+    assert (status, out) == (2, "") and "differences.json does not exist" in err
+    pair = {"metrics": {"similarity": [[change] for change in (-0.1, 0.0, 0.1)] * 5}}
+    (folder / "differences.json").write_text(json.dumps({"made": "by hand", "null": pair, "gain": pair}))
+    documents = [ratchet(*command, "--json")[1] for _ in range(2)]
+    assert documents[0] == documents[1]
+    found = json.loads(documents[0])
+    assert 0 <= found["false_promotion"] < 0.5 < found["power"] <= 1
+    assert found["items"] == {"similarity": 240} and found["effect"] > 0
+    assert "token_f1" in found["left_out"]
+    assert "without a gain promoted" in ratchet(*command)[1]
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_store_that_is_open_elsewhere_is_waited_for(
