@@ -17,7 +17,7 @@ from eval.slices import slices
 from eval.suites import Item, Suite
 
 
-def recorded(
+def pair_of(
     champion: Evaluation, candidate: Evaluation, suites: list[Suite], gate: Gate
 ) -> dict[str, dict[str, list[list[float | None]]]]:
     """The metrics and slices of a pair: for each cluster the difference of each item, None where not judged."""
@@ -55,8 +55,8 @@ def main(objective: str, run: str, other_run: str, made: str) -> None:
         for suite in suites
     ]
     pairs = {
-        "null": recorded(first, second, learnt, gate),
-        "gain": recorded(champion, first, suites, gate),
+        "null": pair_of(first, second, learnt, gate),
+        "gain": pair_of(champion, first, suites, gate),
     }
     print(json.dumps({"made": made} | pairs, separators=(",", ":")))
 

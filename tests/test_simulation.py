@@ -9,6 +9,8 @@ import pytest
 from eval.objective import Gate, Guard, Objective, Page, SuitePlan
 from eval.simulation import Pair, Recorded, load_recorded, simulate
 from feedback.errors import UsageError
+from tests.record_differences import pair_of
+from tests.test_gate import corrected, evaluation, lengthy
 
 ITEMS = 60
 SPREAD = 0.1
@@ -44,13 +46,13 @@ def objective(effect=0.0362, guards=(), slice_margin=None, items=ITEMS):
     )
 
 
-def record(null=(), gain=(), slices=()):
+def record(null=(), gain=()):
     """Noise on the primary, and what else is given."""
     primary = {"similarity": alone(NOISE)}
     return Recorded(
         made="by hand",
-        null=Pair(metrics=primary | dict(null), slices=dict(slices)),
-        gain=Pair(metrics=primary | dict(gain), slices=dict(slices)),
+        null=Pair(metrics=primary | dict(null)),
+        gain=Pair(metrics=primary | dict(gain)),
     )
 
 
@@ -156,3 +158,23 @@ def test_a_bad_file_is_named(tmp_path):
     )
     with pytest.raises(UsageError, match=r"differences.json: null.metrics.similarity.0.0"):
         load_recorded(tmp_path)
+
+
+def test_what_is_recorded_can_be_simulated():
+    """Metrics that decide, the primary's slices, and no number for a correction that was not honoured before."""
+    suites = [lengthy(60), corrected(known_ones=30, new_ones=0)]
+    before = {"similarity": np.zeros(60), "token_f1": np.zeros(60)}
+    after = {"similarity": np.resize(NOISE, 60), "token_f1": np.zeros(60)}
+    pair = pair_of(
+        evaluation("one", suites, before | {"corrections_honoured": np.resize([1.0, 0.0], 30)}),
+        evaluation("two", suites, after | {"corrections_honoured": np.resize([0.0, 1.0], 30)}),
+        suites,
+        objective(guards={"corrections_kept": 0.5}).gate,
+    )
+    assert pair["metrics"]["corrections_kept"] == [[-1.0], [None]] * 15
+    assert pair["metrics"]["similarity"][1] == [pytest.approx(NOISE[1], abs=1e-4)]
+    assert pair["slices"]["short references"][:2] == [pair["metrics"]["similarity"][0], [None]]
+    assert pair["metrics"].keys() == {"similarity", "corrections_kept"}
+    document = {"made": "by hand", "null": pair, "gain": pair}
+    simulated = simulate(objective(), Recorded.model_validate(document), 50)
+    assert simulated["false_promotion"] < 0.2
