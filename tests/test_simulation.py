@@ -89,6 +89,14 @@ def test_clusters_are_drawn_whole():
     assert simulate(objective(items=4 * ITEMS), recorded, 500)["power"] == pytest.approx(0.8, abs=0.06)
 
 
+def test_few_clusters_are_never_promoted():
+    """Two clusters of thirty items that all gain are not enough data; ten are."""
+    large = {"similarity": [[0.1] * 30] * 20}
+    found = simulate(objective(), Recorded(made="", null=Pair(metrics=large), gain=Pair(metrics=large)), 50)
+    assert (found["false_promotion"], found["power"]) == (0.0, 0.0)
+    assert 9 * 30 < found["items_needed"] <= 10 * 30
+
+
 def test_a_guard_counts_and_is_drawn_with_the_primary():
     """One that gains where the primary does never stands in its way; one that lost too much always does."""
     free = simulate(objective(), record(), 400)
