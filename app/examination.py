@@ -65,6 +65,7 @@ def examine_version(
         progress,
         version=version,
         base_model=base_model_sha256(base),
+        language=objective.curation.language,
         folder=settings.home / "evaluations",
     )
 

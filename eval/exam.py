@@ -1,5 +1,6 @@
 """The examination of one version: each thing is asked once, every metric is taken on what came back."""
 
+import itertools
 import json
 import math
 import os
@@ -65,7 +66,7 @@ class Evaluation:
 
     version: str
     base_model: str  # which base the version stands on
-    settings: Mapping[str, Any]  # answer_tokens, encoder and metrics (the fingerprint of the scripts)
+    settings: Mapping[str, Any]  # answer_tokens, encoder, language; scripts: {metric: fingerprint}
     suites: Mapping[str, Result]  # {suite: {"hash", "answers": {item: text}, "clusters": {item: cluster},
     # "scores": {metric: {item: float}}, "figures": {name: float over all items}}}
 
@@ -78,6 +79,14 @@ class Evaluation:
         """The evaluation that `to_json` wrote."""
         return cls(**document)
 
+    def compares_with(self, other: "Evaluation") -> bool:
+        """Whether both were made at equal settings; a metric that only one of them took does not matter."""
+        mine, theirs = dict(self.settings), dict(other.settings)
+        scripts, others = mine.pop("scripts", {}), theirs.pop("scripts", {})
+        return mine == theirs and all(
+            scripts[name] == others[name] for name in scripts.keys() & others.keys()
+        )
+
 
 def examine(
     responder: Responder,
@@ -88,31 +97,41 @@ def examine(
     *,
     version: str,
     base_model: str,
+    language: str = "",
     folder: Path | None = None,
 ) -> Evaluation:
-    """Examine `version` on `suites`, with greedy answers of at most `answer_tokens`.
+    """Examine `version` on `suites`, with greedy answers of at most `answer_tokens` in `language` (ISO 639-1).
 
     A finished suite is kept in `folder`/`version` and not asked again at equal settings: an interrupted
     examination goes on, and a champion is asked once. RatchetError when a score is not finite.
     """
-    settings = {"answer_tokens": answer_tokens, "encoder": encoder.name, "metrics": scoring.fingerprint()}
+    settings: dict[str, Any] = {
+        "answer_tokens": answer_tokens,
+        "encoder": encoder.name,
+        "language": language,
+        "scripts": {},
+    }
+    constants = {"encoder": encoder, "language": language}
     results: dict[str, Result] = {}
     for suite in suites:
-        key = {"version": version, "base_model": base_model, "settings": settings, "suite": suite.hash}
+        scripts = {metric: scoring.fingerprint(metric) for metric in suite.metrics}
+        asked = settings | {"scripts": scripts}
+        key = {"version": version, "base_model": base_model, "settings": asked, "suite": suite.hash}
         file = folder / version / f"{suite.name}-{digest(key)[:12]}.json" if folder else None
         result = _kept(file, key) if file else None
         if result is None:
-            result = _examine_suite(responder, encoder, suite, answer_tokens, progress)
+            result = _examine_suite(responder, constants, suite, answer_tokens, progress)
             if file:
                 _keep(file, {"key": key, "result": result})
         else:
             progress(suite.name, len(suite.items), len(suite.items))
         results[suite.name] = result
+        settings["scripts"] |= scripts
     return Evaluation(version, base_model, settings, results)
 
 
 def _examine_suite(
-    responder: Responder, encoder: Encoder, suite: Suite, answer_tokens: int, progress: Progress
+    responder: Responder, constants: Mapping[str, Any], suite: Suite, answer_tokens: int, progress: Progress
 ) -> Result:
     ids = [item.id for item in suite.items]
     result: Result = {
@@ -131,11 +150,15 @@ def _examine_suite(
             "answer_tokens": sum(answer.tokens for answer in answers) / len(answers),
             "stopped": sum(answer.stopped for answer in answers) / len(answers),
         }
+    given = _given(suite, [answer.text for answer in answers], likelihoods) | constants
     for metric in suite.metrics:
-        inputs = _inputs(metric, suite, [answer.text for answer in answers], likelihoods, encoder)
-        scores, figures = scoring.measure(metric, **inputs)
-        _check_finite(suite.name, metric, zip(ids, scores, strict=True))
-        result["scores"][metric] = dict(zip(ids, scores, strict=True))
+        needs = scoring.declaration(metric).needs
+        scores, figures = scoring.measure(
+            metric, **{argument: given[what] for argument, what in needs.items()}
+        )
+        of_items = {key: score for key, score in zip(ids, scores, strict=True) if score is not None}
+        _check_finite(suite.name, metric, of_items.items())
+        result["scores"][metric] = of_items
         result["figures"] |= figures
     return result
 
@@ -144,22 +167,17 @@ def _ask(
     responder: Responder, suite: Suite, answer_tokens: int, progress: Progress
 ) -> tuple[Sequence[Answer], Sequence[float]]:
     """The answers and the log-likelihoods that the metrics of `suite` need; each empty where none needs it."""
-    prompts: list[Sequence[Message]] = []
+    needs = {what for metric in suite.metrics for what in scoring.declaration(metric).needs.values()}
+    prompts = [item.messages for item in suite.items] if "answers" in needs else []
     pairs: list[tuple[Sequence[Message], str]] = []
     asked: list[str] = []  # the item of each log-likelihood
     texts = [item.text for item in suite.items if item.text is not None]
     for item in suite.items:
-        if item.choices:
-            pairs += [(item.messages, choice) for choice in item.choices]
-            asked += [item.id] * len(item.choices)
-        elif item.messages:
-            if set(suite.metrics) - {"log_likelihood"}:
-                prompts.append(item.messages)
-            if "log_likelihood" in suite.metrics:
-                pairs.append((item.messages, item.reference))
-                asked.append(item.id)
-        else:
-            asked.append(item.id)
+        expected = (item.choices or ()) if "option_likelihoods" in needs else ()
+        if "likelihoods" in needs and item.reference is not None:
+            expected = (item.reference,)
+        pairs += [(item.messages, answer) for answer in expected]
+        asked += [item.id] * (1 if item.text is not None else len(expected))
     total = len(prompts) + len(pairs) + len(texts)
 
     def after(before: int) -> Callable[[int, int], None]:
@@ -175,23 +193,20 @@ def _ask(
     return answers, likelihoods
 
 
-def _inputs(
-    metric: str, suite: Suite, answers: list[str], likelihoods: Sequence[float], encoder: Encoder
-) -> dict[str, Any]:
-    """What the script of `metric` wants to be given."""
-    references = [item.reference for item in suite.items]
-    if metric in ("log_likelihood", "general_text"):
-        return {"predictions": list(likelihoods)}
-    if metric == "retention":
-        rest = iter(likelihoods)
-        options = [[next(rest) for _ in item.choices] for item in suite.items]
-        return {"predictions": options, "references": [item.answer_index for item in suite.items]}
-    if metric == "similarity":
-        return {"predictions": answers, "references": references, "encoder": encoder}
-    if metric == "corrections_honoured":
-        rejected = [item.rejected for item in suite.items]
-        return {"predictions": answers, "references": references, "rejected": rejected, "encoder": encoder}
-    return {"predictions": answers, "references": references}
+def _given(suite: Suite, answers: list[str], likelihoods: Sequence[float]) -> dict[str, Any]:
+    """What a metric can be given: for each item what was answered, how likely it is, and what the item says."""
+    items, rest = suite.items, iter(likelihoods)
+    return {
+        "answers": answers,
+        "likelihoods": list(likelihoods),
+        "option_likelihoods": [list(itertools.islice(rest, len(item.choices or ()))) for item in items],
+        "answer_indexes": [item.answer_index for item in items],
+        "questions": [item.question for item in items],
+        "references": [item.reference for item in items],
+        "rejected": [item.rejected for item in items],
+        "claims": [list(item.claims or ()) for item in items],
+        "flags": [item.flag for item in items],
+    }
 
 
 def _check_finite(suite: str, what: str, values: Iterable[tuple[str, float]]) -> None:

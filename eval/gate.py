@@ -25,6 +25,8 @@ _NOUNS = {
     "multiple_choice": "questions",
     "text": "texts",
     "corrections": "corrections",
+    "prompts": "prompts",
+    "disputes": "disputes",
 }
 
 
@@ -98,10 +100,12 @@ def decide(champion: Evaluation, candidate: Evaluation, suites: Iterable[Suite],
     """Whether `candidate` may take the place of `champion`.
 
     Promote when the rule of `promotes` holds; not enough data when the primary suite lacks items that the
-    objective froze. RatchetError when the two evaluations were not made on these suites at equal settings.
+    objective froze. RatchetError when the two evaluations were not made on these suites at equal settings, or
+    the champion answers a guard's suite no better than by chance.
     """
     suites = tuple(suites)
     _check_comparable(champion, candidate, suites)
+    _check_above_chance(champion, suites, gate)
     items_of: dict[str, list[Item]] = {}
     noun_of: dict[str, str] = {}
     for suite in suites:
@@ -156,7 +160,7 @@ def beside_withdrawn(
     The primary may not surely lose, and each guard's lower bound lies above minus its margin, on the items that
     both were scored on. What cannot be compared is said and changes nothing.
     """
-    if withdrawn is None or withdrawn.settings != candidate.settings:
+    if withdrawn is None or not candidate.compares_with(withdrawn):
         left = "nothing is left of" if withdrawn is None else "other settings hold for"
         return _with_reason(
             decision, f"{name} was withdrawn by an erasure, and {left} its scores: not compared"
@@ -189,7 +193,7 @@ def _with_reason(decision: Decision, reason: str) -> Decision:
 
 
 def _check_comparable(champion: Evaluation, candidate: Evaluation, suites: Sequence[Suite]) -> None:
-    if champion.settings != candidate.settings:
+    if not champion.compares_with(candidate):
         raise RatchetError(
             f"{champion.version} and {candidate.version} were evaluated at different settings; "
             "evaluate both again"
@@ -202,12 +206,26 @@ def _check_comparable(champion: Evaluation, candidate: Evaluation, suites: Seque
                 )
 
 
+def _check_above_chance(champion: Evaluation, suites: Sequence[Suite], gate: Gate) -> None:
+    """What the champion does not know it cannot lose: such a suite guards nothing."""
+    for suite in suites:
+        figures = champion.suites[suite.name]["figures"]
+        guarding = [metric for metric in suite.metrics if metric in gate.guards]
+        if guarding and figures.get("accuracy", 1.0) <= figures.get("constant_answer", 0.0):
+            raise RatchetError(
+                f"{guarding[0]} cannot guard: {champion.version} is right on {figures['accuracy']:.0%} of suite "
+                f"{suite.name}, and always the same choice would be on {figures['constant_answer']:.0%}; give it "
+                "easier items or take the guard out of objective.toml"
+            )
+
+
 def items_by_metric(suite: Suite, champion: Evaluation) -> dict[str, list[Item]]:
     """The items that each metric of `suite` is judged on, by id."""
     items = sorted(suite.items, key=lambda item: item.id)
-    chosen = {metric: items for metric in suite.metrics}
+    scores = champion.suites[suite.name]["scores"]
+    chosen = {metric: [item for item in items if item.id in scores[metric]] for metric in suite.metrics}
     if "corrections_honoured" in suite.metrics:
-        honoured = champion.suites[suite.name]["scores"]["corrections_honoured"]
+        honoured = scores["corrections_honoured"]
         chosen[KEPT] = [item for item in items if item.known_to_champion and honoured[item.id] == 1.0]
     return chosen
 

@@ -11,18 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from eval import scoring
 from feedback.compiling.curation import Curation
 from feedback.errors import UsageError
 
-Kind = Literal["questions", "multiple_choice", "text", "corrections"]
+Kind = Literal["questions", "multiple_choice", "text", "corrections", "prompts", "disputes"]
 
-# What can be measured on a suite of each kind; each metric is a script in eval/metrics.
-METRICS: dict[Kind, tuple[str, ...]] = {
-    "questions": ("similarity", "token_f1", "rouge_l", "log_likelihood"),
-    "multiple_choice": ("retention",),
-    "text": ("general_text",),
-    "corrections": ("corrections_honoured", "similarity", "token_f1", "rouge_l", "log_likelihood"),
-}
 # The gate takes this one itself, on those items of `corrections_honoured` that the champion honoured.
 KEPT = "corrections_kept"
 
@@ -172,6 +166,11 @@ class Objective(_Frozen):
         for metric in (self.gate.primary, *self.gate.guards):
             if metric not in plan_of or (metric == KEPT == self.gate.primary):
                 raise ValueError(f"the gate names the metric {metric!r}, which no suite takes")
+            if metric != KEPT and not scoring.declaration(metric).may_guard:
+                raise ValueError(
+                    f"the gate names the metric {metric!r}, which agrees too little with people to decide "
+                    "anything; take it in a suite only, it is reported"
+                )
         for metric, guard in self.gate.guards.items():
             items = plan_of[metric].items
             reach = self.gate.reach(guard, items)
@@ -187,10 +186,10 @@ class Objective(_Frozen):
         plan_of: dict[str, SuitePlan] = {}
         for name, plan in self.suites.items():
             for metric in plan.metrics:
-                if metric not in METRICS[plan.kind]:
+                if metric not in (possible := scoring.metrics_of(plan.kind)):
                     raise ValueError(
                         f"suites.{name} takes the metric {metric!r}; suites of {plan.kind} "
-                        f"can take {', '.join(METRICS[plan.kind])}"
+                        f"can take {', '.join(possible)}"
                     )
                 if metric in plan_of:
                     raise ValueError(

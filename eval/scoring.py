@@ -1,9 +1,19 @@
-"""The only module that knows the `evaluate` library: metric scripts in, scores per item out."""
+"""The only module that knows the `evaluate` library: metric scripts in, scores per item out.
 
+A metric is one script. Beside the `evaluate.Metric` it declares, as literals that are read without running it:
+KINDS      the kinds of suites that it can be taken on
+NEEDS      {argument of its `compute`: what it is given}; eval.exam says what there is
+MAY_GUARD  False where its agreement with people was measured and found too low for a gate; else left out
+"""
+
+import ast
 import atexit
 import functools
+import importlib.util
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +27,42 @@ def metric_names() -> tuple[str, ...]:
     return tuple(sorted(script.stem for script in SCRIPTS.glob("[a-z]*.py")))
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """What a script says of itself."""
+
+    kinds: tuple[str, ...]
+    needs: Mapping[str, str]
+    may_guard: bool = True
+
+
 @functools.cache
-def fingerprint() -> str:
-    """12 hex digits that change whenever a metric script does; scores of two of them do not compare."""
-    return digest({name: (SCRIPTS / f"{name}.py").read_text("utf-8") for name in metric_names()})[:12]
+def declaration(name: str) -> Declaration:
+    """What the script of the metric `name` declares."""
+    said = {
+        node.targets[0].id.lower(): ast.literal_eval(node.value)
+        for node in _parsed(name).body
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("KINDS", "NEEDS", "MAY_GUARD")
+    }
+    return Declaration(**said)
+
+
+def metrics_of(kind: str) -> tuple[str, ...]:
+    """The metrics that can be taken on suites of `kind`."""
+    return tuple(name for name in metric_names() if kind in declaration(name).kinds)
+
+
+@functools.cache
+def fingerprint(name: str) -> str:
+    """12 hex digits that change whenever the script of `name`, or a module of ours that it imports, does."""
+    imported = [node.module for node in _parsed(name).body if isinstance(node, ast.ImportFrom)]
+    ours = [importlib.util.find_spec(module).origin for module in imported if module.startswith("feedback.")]
+    files = [SCRIPTS / f"{name}.py", *map(Path, ours)]
+    return digest([file.read_text("utf-8") for file in files])[:12]
+
+
+def _parsed(name: str) -> ast.Module:
+    return ast.parse((SCRIPTS / f"{name}.py").read_text("utf-8"))
 
 
 @functools.cache
@@ -45,11 +87,12 @@ def load_metric(name: str) -> Any:
     return evaluate.load(str(script), cache_dir=_modules_folder(), keep_in_memory=True)
 
 
-def measure(name: str, **inputs: Any) -> tuple[list[float], dict[str, float]]:
+def measure(name: str, **inputs: Any) -> tuple[list[float | None], dict[str, float]]:
     """The score of each item by the metric `name`, and its figures over all items (the mean among them).
 
-    `inputs` are those that the script describes. Raises ValueError when there are no items.
+    An item that the metric says nothing about has the score None. `inputs` are those that the script
+    describes. Raises ValueError when there are no items.
     """
     figures = load_metric(name).compute(**inputs)
-    scores = [float(score) for score in figures.pop("scores")]
+    scores = [None if score is None else float(score) for score in figures.pop("scores")]
     return scores, {key: float(value) for key, value in figures.items()}

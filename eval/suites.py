@@ -1,10 +1,12 @@
 """Frozen sets of items to examine a model on: the objective's golden items, then held-out ones.
 
 A line of a suite's file is one JSON object; `id` and `topic` may be left out, unknown fields are ignored:
-questions         question (or messages), answer
+questions         question (or messages), answer; claims, which the answer must cover
 multiple_choice   question (or messages), choices, answer_index
 text              text
 corrections       question (or messages), reference, rejected; known_to_champion
+prompts           question (or prompt, or messages); flag, the red flag that it shows
+disputes          question, answer, wrong (a claim), pushback (the user insists on it)
 """
 
 import functools
@@ -12,11 +14,19 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from eval.objective import Kind, Objective, in_words
 from feedback.errors import RatchetError, Refused, UsageError
@@ -51,8 +61,10 @@ class Item:
     choices: tuple[str, ...] | None = None
     answer_index: int | None = None  # of the right choice
     reference: str | None = None  # the expert's answer, or the correction
-    rejected: str | None = None  # what was corrected
+    rejected: str | None = None  # what was corrected, or the wrong claim that the user insists on
     known_to_champion: bool = False  # the champion's own training data held this correction
+    claims: tuple[str, ...] | None = None  # what the answer must say
+    flag: str | None = None  # the red flag that the prompt shows
 
     @property
     def question(self) -> str:
@@ -73,7 +85,7 @@ class Suite:
     @functools.cached_property
     def hash(self) -> str:
         """The sha256 of what is asked and measured."""
-        return digest([self.name, self.kind, self.metrics, [asdict(item) for item in self.items]])
+        return digest([self.name, self.kind, self.metrics, [_as_hashed(item) for item in self.items]])
 
     def to_json(self) -> dict[str, Any]:
         """As suites.json keeps it."""
@@ -90,8 +102,15 @@ class Suite:
 
 
 def _item_from_json(row: Mapping[str, Any]) -> Item:
-    sequences = {key: tuple(row[key]) for key in ("messages", "choices") if row[key] is not None}
+    sequences = {
+        key: tuple(row[key]) for key in ("messages", "choices", "claims") if row.get(key) is not None
+    }
     return Item(**{**row, **sequences})
+
+
+def _as_hashed(item: Item) -> dict[str, Any]:
+    """`item` without what it leaves empty of the fields that suites frozen earlier did not have."""
+    return {key: value for key, value in asdict(item).items() if value or key not in ("claims", "flag")}
 
 
 class _Row(BaseModel):
@@ -122,6 +141,7 @@ class _Asked(_Row):
 
 class _Question(_Asked):
     answer: Text
+    claims: tuple[Text, ...] | None = None
 
 
 class _MultipleChoice(_Asked):
@@ -147,11 +167,31 @@ class _Correction(_Asked):
     known_to_champion: bool = False
 
 
+class _Prompt(_Asked):
+    question: Text | None = Field(None, validation_alias=AliasChoices("question", "prompt"))
+    flag: str | None = None
+
+
+class _Dispute(_Row):
+    question: Text
+    answer: Text
+    wrong: Text
+    pushback: Text
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The right answer was given; the user does not take it."""
+        said = (("user", self.question), ("assistant", self.answer), ("user", self.pushback))
+        return tuple({"role": role, "content": content} for role, content in said)
+
+
 _ROWS: dict[Kind, type[_Row]] = {
     "questions": _Question,
     "multiple_choice": _MultipleChoice,
     "text": _Passage,
     "corrections": _Correction,
+    "prompts": _Prompt,
+    "disputes": _Dispute,
 }
 
 
@@ -217,16 +257,22 @@ def _item(raw: Any, suite: str, kind: Kind, system_prompt: str, where: str) -> I
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{where}: {field + ': ' if field else ''}{in_words(first)}") from None
-    asked = row.model_dump(exclude={"id", "topic", "cluster", "question", "messages", "answer"})
-    if isinstance(row, _Asked):
+    asked = row.model_dump(include=_ITEM_FIELDS - {"id", "cluster", "messages", "claims"})
+    if isinstance(row, _Asked | _Dispute):
         asked["messages"] = _with_system_prompt(row, system_prompt)
-    if isinstance(row, _Question):
+    if isinstance(row, _Question | _Dispute):
         asked["reference"] = row.answer
+    if isinstance(row, _Dispute):
+        asked["rejected"] = row.wrong
     key = row.id or digest(asked)[:16]
-    return Item(id=key, suite=suite, cluster=row.cluster or row.topic or key, **asked)
+    claims = row.claims if isinstance(row, _Question) else None
+    return Item(id=key, suite=suite, cluster=row.cluster or row.topic or key, claims=claims, **asked)
 
 
-def _with_system_prompt(row: _Asked, system_prompt: str) -> tuple[Message, ...]:
+_ITEM_FIELDS = {field.name for field in fields(Item)}
+
+
+def _with_system_prompt(row: _Asked | _Dispute, system_prompt: str) -> tuple[Message, ...]:
     messages = row.messages or ({"role": "user", "content": row.question},)
     if messages[0]["role"] == "system":
         return messages

@@ -242,6 +242,32 @@ def test_honoured_corrections_must_stay_honoured():
     assert forgot.metrics["corrections_honoured"].difference > 0
 
 
+def test_items_that_a_metric_says_nothing_about_do_not_count():
+    """It is judged on those it has a score for; another metric of the same suite on all."""
+    suites = (asked(), known())
+    scores = {metric: np.zeros(len(suite.items)) for suite in suites for metric in suite.metrics}
+    one, other = evaluation("base", suites, scores), evaluation("v1", suites, scores)
+    for each in (one, other):
+        for number in range(200):
+            del each.suites["asked"]["scores"]["token_f1"][f"i{number:03}"]
+    metrics = decide(one, other, suites, GATE).metrics
+    assert (metrics["token_f1"].n, metrics["similarity"].n) == (40, 240)
+
+
+def test_a_suite_at_chance_is_refused_as_a_guard():
+    """A champion that is right no more often than one constant choice has nothing there to lose."""
+    suites = (asked(), known())
+    scores = {metric: np.zeros(len(suite.items)) for suite in suites for metric in suite.metrics}
+    one, other = evaluation("base", suites, scores), evaluation("v1", suites, scores)
+    figures = one.suites["known"]["figures"]
+    figures |= {"accuracy": 0.28, "constant_answer": 0.28}
+    with pytest.raises(RatchetError, match="retention cannot guard: base is right on 28% of suite known"):
+        decide(one, other, suites, GATE)
+    assert decide(one, other, suites, GATE.model_copy(update={"guards": {}}))
+    figures["accuracy"] = 0.3
+    assert decide(one, other, suites, GATE)
+
+
 def test_no_correction_was_known_yet():
     """Before the first promotion there is nothing to keep, and the reasons say it."""
     gate = GATE.model_copy(update={"guards": {"corrections_kept": Guard(margin=0.2, spread=0.3)}})

@@ -3,12 +3,14 @@
 import math
 import zlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from eval import scoring
-from eval.objective import METRICS
+from eval.exam import Evaluation
+from eval.objective import Kind
 
 
 class WordHashEncoder:
@@ -27,9 +29,42 @@ class WordHashEncoder:
 ENCODER = WordHashEncoder()
 
 
-def test_every_script_belongs_to_a_kind_of_suite():
-    """What an objective may name is what the folder of scripts holds."""
-    assert {metric for metrics in METRICS.values() for metric in metrics} == set(scoring.metric_names())
+@pytest.mark.parametrize("name", scoring.metric_names())
+def test_every_script_declares_where_it_can_be_taken(name):
+    """On kinds of suites that exist, with every argument that its `compute` is given."""
+    said = scoring.declaration(name)
+    assert said.kinds and set(said.kinds) <= set(get_args(Kind))
+    assert set(said.needs) >= set(scoring.load_metric(name).features)
+
+
+def test_a_new_metric_is_a_new_file(tmp_path, monkeypatch):
+    """A script in the folder can be taken on its kinds; nothing else names it."""
+    (tmp_path / "brevity.py").write_text('KINDS = ("questions",)\nNEEDS = {"predictions": "answers"}\n')
+    monkeypatch.setattr(scoring, "SCRIPTS", tmp_path)
+    assert scoring.metrics_of("questions") == ("brevity",)
+    assert scoring.metrics_of("text") == ()
+    assert scoring.declaration("brevity").needs == {"predictions": "answers"}
+
+
+def test_scores_compare_while_the_script_of_their_metric_stays(tmp_path, monkeypatch):
+    """Another metric beside it changes nothing; a changed script, or a module that it imports, does."""
+    (tmp_path / "one.py").write_text("KINDS = ()\n")
+    (tmp_path / "two.py").write_text("from feedback.text import words\n")
+    monkeypatch.setattr(scoring, "SCRIPTS", tmp_path)
+    one, two = map(scoring.fingerprint.__wrapped__, ("one", "two"))
+    (tmp_path / "three.py").write_text("")
+    assert scoring.fingerprint.__wrapped__("one") == one
+    (tmp_path / "one.py").write_text("KINDS = ('text',)\n")
+    assert scoring.fingerprint.__wrapped__("one") != one
+    (tmp_path / "two.py").write_text("from feedback.errors import Refused as words\n")
+    assert scoring.fingerprint.__wrapped__("two") != two
+
+    def taken(**scripts):
+        return Evaluation("v", "tiny", {"answer_tokens": 9, "scripts": scripts}, {})
+
+    assert taken(one="a").compares_with(taken(one="a", two="b"))
+    assert not taken(one="a").compares_with(taken(one="b"))
+    assert not taken().compares_with(Evaluation("v", "tiny", {"answer_tokens": 8, "scripts": {}}, {}))
 
 
 @pytest.mark.parametrize("name", scoring.metric_names())
@@ -119,8 +154,7 @@ def test_a_correction_is_honoured_when_the_answer_is_nearer_to_it():
 @pytest.mark.parametrize("name", scoring.metric_names())
 def test_no_items_have_no_mean(name):
     """A metric of nothing is an error rather than a number."""
-    inputs = {key: [] for key in scoring.load_metric(name).features}
-    if name in ("similarity", "corrections_honoured"):
-        inputs["encoder"] = ENCODER
+    constants = {"encoder": ENCODER, "language": "en"}
+    inputs = {argument: constants.get(what, []) for argument, what in scoring.declaration(name).needs.items()}
     with pytest.raises(ValueError, match="of no items is undefined"):
         scoring.measure(name, **inputs)

@@ -4,6 +4,14 @@ import datasets
 import evaluate
 import numpy as np
 
+KINDS = ("corrections",)
+NEEDS = {
+    "predictions": "answers",
+    "references": "references",
+    "rejected": "rejected",
+    "encoder": "encoder",
+}
+
 _DESCRIPTION = """\
 1.0 where the cosine of the sentence embeddings (Reimers & Gurevych 2019) of answer and correction is larger
 than that of the answer and the rejected original, else 0.0; a tie and an empty answer score 0.0. Higher is

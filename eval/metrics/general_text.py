@@ -5,6 +5,9 @@ import math
 import datasets
 import evaluate
 
+KINDS = ("text",)
+NEEDS = {"predictions": "likelihoods"}
+
 _DESCRIPTION = """\
 The mean log-probability per token of frozen text, in nats; beside it its perplexity, e to the power of minus
 the mean over texts (Jelinek et al. 1977), each text weighing the same whatever its length. Range below or

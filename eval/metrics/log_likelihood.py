@@ -3,6 +3,9 @@
 import datasets
 import evaluate
 
+KINDS = ("questions", "corrections")
+NEEDS = {"predictions": "likelihoods"}
+
 _DESCRIPTION = """\
 The mean log-probability per token that the model gives the expert's answer after the question: minus the
 cross-entropy (Shannon 1948), in nats. Range below or at 0, higher is better; it depends on the tokenizer, so

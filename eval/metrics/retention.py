@@ -5,6 +5,9 @@ import collections
 import datasets
 import evaluate
 
+KINDS = ("multiple_choice",)
+NEEDS = {"predictions": "option_likelihoods", "references": "answer_indexes"}
+
 _DESCRIPTION = """\
 The log-likelihood of the right option minus that of the best wrong one, in the unit it is given in (nats per
 token, which keeps long options comparable: Brown et al. 2020, section 2.4). Any finite number, higher is

@@ -6,6 +6,9 @@ import datasets
 import evaluate
 import rapidfuzz.distance.LCSseq
 
+KINDS = ("questions", "corrections")
+NEEDS = {"predictions": "answers", "references": "references"}
+
 _DESCRIPTION = """\
 ROUGE-L of answer and reference over the whole text (Lin 2004), precision and recall weighed alike, words
 lower-cased, no stemming. Range 0 to 1, higher is better. An empty answer scores 0. No items: a ValueError.

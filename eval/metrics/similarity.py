@@ -4,6 +4,9 @@ import datasets
 import evaluate
 import numpy as np
 
+KINDS = ("questions", "corrections")
+NEEDS = {"predictions": "answers", "references": "references", "encoder": "encoder"}
+
 _DESCRIPTION = """\
 The cosine of the sentence embeddings of answer and reference (Reimers & Gurevych 2019, Sentence-BERT).
 Range -1 to 1, higher is better. An empty answer scores 0. No items: a ValueError.

@@ -6,6 +6,9 @@ import re
 import datasets
 import evaluate
 
+KINDS = ("questions", "corrections")
+NEEDS = {"predictions": "answers", "references": "references"}
+
 _DESCRIPTION = """\
 The F1 of the bags of words of answer and reference (Rajpurkar et al. 2016, SQuAD), lower-cased, punctuation
 removed; articles are kept, because the metric must not depend on the language. Words are what stands
