@@ -151,6 +151,20 @@ def test_a_correction_is_honoured_when_the_answer_is_nearer_to_it():
     assert figures == {"corrections_honoured": 0.25}
 
 
+def test_claims_are_covered_by_a_sentence_or_two_in_a_row():
+    """The share of the claims; an empty answer covers none, an item without claims has no score."""
+    scores, figures = scoring.measure(
+        "claims_covered",
+        predictions=["Rest now. Drink water.", "Drink water.", "Walk.", "", "Rest."],
+        claims=[["Rest now.", "Rest now. Drink water.", "sleep"], ["Drink water."], ["Rest."], ["Rest."], []],
+        encoder=ENCODER,
+    )
+    assert scores == [pytest.approx(2 / 3), 1.0, 0.0, 0.0, None]
+    assert figures == {"claims_covered": pytest.approx(5 / 12)}
+    nothing = scoring.measure("claims_covered", predictions=["Rest."], claims=[[]], encoder=ENCODER)
+    assert nothing == ([None], {})
+
+
 @pytest.mark.parametrize("name", scoring.metric_names())
 def test_no_items_have_no_mean(name):
     """A metric of nothing is an error rather than a number."""

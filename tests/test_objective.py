@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from eval import scoring
 from eval.objective import Gate, Guard, RedFlag, load_objective
 from feedback.errors import UsageError
 
@@ -122,14 +121,14 @@ def test_the_gate_names_only_metrics_that_are_taken(tmp_path):
     assert "'corrections_kept'" in refusal(tmp_path)
 
 
-def test_a_metric_that_agrees_too_little_with_people_decides_nothing(tmp_path, monkeypatch):
-    """It can be taken and reported, but neither guard nor be the primary."""
-    poor = scoring.Declaration(("questions",), {}, may_guard=False)
-    told = scoring.declaration
-    monkeypatch.setattr(scoring, "declaration", lambda name: poor if name == "token_f1" else told(name))
-    assert load_objective(write(tmp_path))
-    message = refusal(write(tmp_path, gate="guards.token_f1 = {margin = 0.1, spread = 0.1}"))
-    assert "'token_f1', which agrees too little with people" in message
+def test_a_metric_that_agrees_too_little_with_people_decides_nothing(tmp_path):
+    """It can be taken and reported, but not guard."""
+    suite = '[suites.more]\nkind = "questions"\nitems = 240\nmetrics = ["claims_covered"]'
+    assert load_objective(write(tmp_path, suites=suite))
+    message = refusal(
+        write(tmp_path, suites=suite, gate="guards.claims_covered = {margin = 0.1, spread = 0.1}")
+    )
+    assert "'claims_covered', which agrees too little with people" in message
 
 
 def test_a_margin_that_the_items_cannot_resolve_is_refused(tmp_path):
