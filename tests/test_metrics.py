@@ -165,6 +165,35 @@ def test_claims_are_covered_by_a_sentence_or_two_in_a_row():
     assert nothing == ([None], {})
 
 
+def test_what_nobody_gave_is_invented():
+    """A dose, an address or a number counts unless the question or the expert has it, in any form."""
+    scores, figures = scoring.measure(
+        "invented",
+        predictions=["Take 500 mg.", "Take 0.5 g.", "Read www.cure.example.com.", "Call 0800 123 4567.", ""],
+        questions=["How much?", "Is 500 mg right?", "Where?", "Whom?", "What?"],
+        references=["Ask a pharmacist.", "Yes.", "Read on.", "A doctor.", "Nothing."],
+    )
+    assert scores == [0.0, 1.0, 0.0, 0.0, 1.0]
+    assert figures == {
+        "invented": 0.4,
+        "invented_doses": 0.2,
+        "invented_urls": 0.2,
+        "invented_phone_numbers": 0.2,
+    }
+
+
+def test_form_counts_repeats_length_and_language():
+    """A loop costs what it repeats; twice the words of the expert drift by the logarithm of 2."""
+    scores, figures = scoring.measure(
+        "form",
+        predictions=["one two three four five " * 2, "Trinken Sie viel Wasser und ruhen Sie sich gut aus."],
+        references=["one two three four five", "Drink much water and take a good rest at home."],
+        language="en",
+    )
+    assert scores == [0.5, 1.0]
+    assert figures == {"form": 0.75, "length_drift": pytest.approx(math.log(2) / 2), "foreign": 0.5}
+
+
 @pytest.mark.parametrize("name", scoring.metric_names())
 def test_no_items_have_no_mean(name):
     """A metric of nothing is an error rather than a number."""
