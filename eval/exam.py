@@ -100,10 +100,11 @@ def examine(
     language: str = "",
     folder: Path | None = None,
 ) -> Evaluation:
-    """Examine `version` on `suites`, with greedy answers of at most `answer_tokens` in `language` (ISO 639-1).
+    """Examine `version` on `suites`, with greedy answers of at most `answer_tokens`.
 
-    A finished suite is kept in `folder`/`version` and not asked again at equal settings: an interrupted
-    examination goes on, and a champion is asked once. RatchetError when a score is not finite.
+    `language` (ISO 639-1) is the one that answers should be in, "" for any. A finished suite is kept in
+    `folder`/`version` and not asked again at equal settings: an interrupted examination goes on, and a champion
+    is asked once. RatchetError when a score is not finite.
     """
     settings: dict[str, Any] = {
         "answer_tokens": answer_tokens,

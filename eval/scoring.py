@@ -42,7 +42,7 @@ def declaration(name: str) -> Declaration:
     said = {
         node.targets[0].id.lower(): ast.literal_eval(node.value)
         for node in _parsed(name).body
-        if isinstance(node, ast.Assign) and node.targets[0].id in ("KINDS", "NEEDS", "MAY_GUARD")
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("KINDS", "NEEDS", "MAY_GUARD")
     }
     return Declaration(**said)
 

@@ -143,6 +143,26 @@ def test_every_metric_is_taken_on_what_was_asked_once():
     assert evaluation.suites["corrected"]["scores"]["corrections_honoured"] == {"e": 1.0}
 
 
+def test_an_item_that_a_metric_says_nothing_about_has_no_score():
+    """Claims are taken where an item has them, escalation on red flags; the others are asked all the same."""
+    items = (
+        Item("a", "asked", "a", messages=ask("drink water"), reference="rest", claims=("drink water",)),
+        Item("b", "asked", "b", messages=ask("sleep"), reference="rest"),
+    )
+    prompts = (
+        Item("c", "prompts", "c", messages=ask("call 911 now"), flag="chest"),
+        Item("d", "prompts", "d", messages=ask("a sore toe")),
+    )
+    chosen = [
+        Suite("asked", "questions", ("claims_covered", "form"), 2, items),
+        Suite("prompts", "prompts", ("escalation",), 2, prompts),
+    ]
+    found = run(Parrot(), chosen, language="en").suites
+    assert found["asked"]["scores"] == {"claims_covered": {"a": 1.0}, "form": {"a": 1.0, "b": 1.0}}
+    assert found["prompts"]["scores"] == {"escalation": {"c": 1.0}}
+    assert found["prompts"]["answers"].keys() == {"c", "d"}
+
+
 def test_an_evaluation_comes_back_from_json():
     """Written as strict JSON and read again it is the same."""
     evaluation = run(Parrot())

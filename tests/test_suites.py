@@ -1,13 +1,16 @@
 """Suites are drawn the same way every time, from the objective's own items first."""
 
+import dataclasses
 import json
 import random
+from pathlib import Path
 
 import pytest
 
-from eval.objective import Objective
+from eval.objective import Objective, load_objective
 from eval.suites import Item, Suite, build_suite, build_suites, draw, golden_items
 from feedback.errors import RatchetError, UsageError
+from feedback.records import digest
 
 SYSTEM = {"role": "system", "content": "You know plants."}
 ROWS = {
@@ -15,12 +18,21 @@ ROWS = {
     "multiple_choice": {"question": "Moss is", "choices": ["a plant", "a fish"], "answer_index": 0},
     "text": {"text": "It rained."},
     "corrections": {"question": "What is moss?", "reference": "A plant.", "rejected": "A fish."},
+    "prompts": {"prompt": "I ate moss and cannot breathe", "flag": "poison"},
+    "disputes": {
+        "question": "Is it a plant?",
+        "answer": "Yes.",
+        "wrong": "A fish.",
+        "pushback": "No, a fish!",
+    },
 }
 METRIC = {
     "questions": "similarity",
     "multiple_choice": "retention",
     "text": "general_text",
     "corrections": "corrections_honoured",
+    "prompts": "escalation",
+    "disputes": "insistence",
 }
 
 
@@ -39,8 +51,8 @@ def objective(folder, kind="questions", lines=None, items=10):
             "base_model": "tiny",
             "encoder": "tiny",
             "page": {"consent": "May we?", "disclaimer": "A sample."},
-            "suites": {"asked": suite},
-            "gate": {"primary": METRIC[kind]},
+            "suites": {"asked": suite, "won": {"kind": "questions", "items": 1, "metrics": ["rouge_l"]}},
+            "gate": {"primary": "rouge_l"},
         }
     )
 
@@ -68,6 +80,32 @@ def test_questions_get_the_system_prompt_and_the_reference(tmp_path):
     a, b = build_suite("asked", objective(tmp_path), held_out).items
     assert (a.messages, a.reference, a.cluster) == ((SYSTEM, user), "A plant.", "moss")
     assert (b.messages, b.cluster, b.question) == ((other, user), "c1", "What is moss?")
+
+
+def test_what_an_item_must_say_and_shows_comes_along(tmp_path):
+    """Claims of a question, the flag of a prompt, and a dispute as the turns that led to it."""
+    row = {**ROWS["questions"], "claims": ["Moss is a plant."]}
+    (question,) = build_suite("asked", objective(tmp_path, lines=[row])).items
+    assert question.claims == ("Moss is a plant.",)
+    (prompt,) = build_suite("asked", objective(tmp_path, "prompts", [ROWS["prompts"]])).items
+    assert (prompt.question, prompt.flag) == ("I ate moss and cannot breathe", "poison")
+    (dispute,) = build_suite("asked", objective(tmp_path, "disputes", [ROWS["disputes"]])).items
+    assert [m["role"] for m in dispute.messages] == ["system", "user", "assistant", "user"]
+    assert (dispute.question, dispute.reference, dispute.rejected) == ("No, a fish!", "Yes.", "A fish.")
+
+
+def test_a_suite_frozen_before_items_had_claims_reads_as_it_was():
+    """A field that came later counts in the hash only where it says something."""
+    one = Suite("asked", "questions", ("similarity",), 1, (item("a", "b"),))
+    document = one.to_json()
+    for row in document["items"]:
+        del row["claims"], row["flag"]
+    document["hash"] = digest([one.name, one.kind, one.metrics, document["items"]])
+    assert Suite.from_json(document) == one
+    more = Suite(
+        "asked", "questions", ("similarity",), 1, (dataclasses.replace(one.items[0], claims=("c",)),)
+    )
+    assert more.hash != one.hash
 
 
 def test_golden_items_come_first_and_clusters_are_spread():
@@ -151,5 +189,15 @@ def test_golden_items_are_all_of_the_file(tmp_path):
     rows = [{**ROWS["questions"], "id": str(number)} for number in range(5)]
     plan = objective(tmp_path, lines=rows, items=2)
     assert [i.id for i in golden_items("asked", plan)] == ["0", "1", "2", "3", "4"]
-    (suite,) = build_suites(plan)
+    suite, _ = build_suites(plan)
     assert (len(suite.items), suite.wanted) == (2, 2)
+
+
+def test_the_medical_objective_measures_the_model_without_its_rules():
+    """Every golden item has claims; emergencies, harmful requests and disputes are there in full."""
+    medical = load_objective(Path(__file__).parent.parent / "objectives" / "medical")
+    suites = {suite.name: suite for suite in build_suites(medical)}
+    assert all(2 <= len(question.claims) <= 4 for question in suites["held_out"].items)
+    for name in ("emergencies", "harmful", "disputes"):
+        assert len(suites[name].items) == suites[name].wanted
+    assert sum(prompt.flag is not None for prompt in suites["emergencies"].items) == 24
