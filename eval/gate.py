@@ -351,8 +351,8 @@ def _words_on_slices(gate: Gate, parts: Mapping[str, Comparison], noun: str) -> 
 def _words_on_power(smallest: float | None, needed: int | None, noun: str) -> list[str]:
     if smallest is None:
         return []
-    found = f"so many {noun} show a gain of {smallest:.3f} {POWER * 100:g} % of the time"
-    return [f"{found}; to show the one that was seen takes {needed:,}" if needed else found]
+    found = f"{POWER * 100:g} % of the time so many {noun} would show a gain of {smallest:.3f}"
+    return [f"{found}; the one that was seen takes {needed:,}" if needed else found]
 
 
 def _interval_in_words(found: Comparison, gate: Gate, noun: str) -> str:

@@ -99,7 +99,7 @@ def test_a_clear_gain_is_promoted():
         f"similarity rose by 0.036 (95 % interval {found.low:.3f} to {found.high:.3f}, 240 questions): it wins",
         "token_f1 lost nothing, within its margin of 0.020 (95 % interval 0.000 to 0.000, 240 questions)",
         "retention lost nothing, within its margin of 0.100 (95 % interval 0.000 to 0.000, 60 questions)",
-        f"so many questions show a gain of {decision.detectable:.3f} 80 % of the time",
+        f"80 % of the time so many questions would show a gain of {decision.detectable:.3f}",
     )
 
 
@@ -322,8 +322,8 @@ def test_an_unsure_gain_says_how_many_items_would_show_it():
     assert decision.decision == "refuse"
     assert decision.items_needed == np.ceil(N * (decision.detectable / 0.01) ** 2)
     assert decision.reasons[-1] == (
-        f"so many questions show a gain of {decision.detectable:.3f} 80 % of the time; to show the one that was "
-        f"seen takes {decision.items_needed:,}"
+        f"80 % of the time so many questions would show a gain of {decision.detectable:.3f}; the one that was seen "
+        f"takes {decision.items_needed:,}"
     )
     assert judge(similarity=NOISE - 0.01).items_needed is None
 
