@@ -136,6 +136,15 @@ def test_a_round_is_started_once_and_cancelled(house: House):
         house.levers.cancel("ann", "again")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches what is started, also where these tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_killed_round_is_picked_up_as_it_was_asked_for(house: House):
     """The schedule goes on with a terminal's killed --no-promote round, and lets it rest after Ctrl-C."""
     words = ["--home", str(house.settings.home), "--objective", str(house.settings.objective), "round"]
