@@ -88,7 +88,7 @@ class ReviewDesk:
     def __init__(self, store: Store, objective: Objective, home: Path, now: Callable[[], datetime] = utc_now):
         self._store, self._objective, self._home, self._now = store, objective, home, now
         self._leases = _Leases()
-        self._judging = threading.Lock()
+        self._judging, self._drafting = threading.Lock(), threading.Lock()
         self._datasets: dict[Path, tuple[str, datetime, frozenset[str]]] = {}  # they never change
 
     # what there is to do
@@ -172,14 +172,15 @@ class ReviewDesk:
         if place is None:
             return False
         text = text if text.strip() else ""
-        last = review_queue.draft_of(self._store, reviewer, turn)
-        if text == (last.text if last else _start_of(place)) or not (text or last):
-            return False
-        if text:
-            acceptable(text, "draft")
-        at = self._now()
-        review_queue.record_about(self._store, turn, Draft(new_id(at), turn, reviewer, text, at))
-        return True
+        with self._drafting:  # the page keeps a draft by itself, maybe while its text is sent
+            last = review_queue.draft_of(self._store, reviewer, turn)
+            if text == (last.text if last else _start_of(place)) or not (text or last):
+                return False
+            if text:
+                acceptable(text, "draft")
+            at = self._now()
+            review_queue.record_about(self._store, turn, Draft(new_id(at), turn, reviewer, text, at))
+            return True
 
     # judging
 

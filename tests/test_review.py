@@ -336,6 +336,14 @@ def test_a_draft_comes_back(desk: Desk):
     assert desk.board("dora").item.text == BETTER + " Always."
 
 
+def test_a_draft_that_comes_twice_at_once_is_kept_once(desk: Desk):
+    """The page keeps what is typed by itself, also while a verdict brings the same text."""
+    desk.answer("t1")
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(lambda _: desk.save_draft("dora", "t1", OWN), range(8)))
+    assert sum(kept) == 1
+
+
 def test_an_untouched_editor_is_no_draft(desk: Desk):
     """What the editor started with is not kept, nor is a text that cannot be stored."""
     desk.answer("t1")
