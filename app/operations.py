@@ -195,7 +195,8 @@ class Operations:
                 redact=self.redactor.redact,
             )
         else:
-            counts = export_rows(Path(folder), kind, self._compile().rows, file_format)
+            rows = (row.redacted(self.redactor.redact) for row in self._compile().rows if row.kind == kind)
+            counts = export_rows(Path(folder), kind, rows, file_format)
         return {"kind": kind, "rows": counts, "folder_path": folder}
 
     # rounds

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -193,6 +194,16 @@ class Example:
     rejected_age: int | None = None  # versions made since; None where it is not one of ours
     people: tuple[str, ...] = ()  # end users on whose word alone it stands; for the caps
     mended: tuple[str, ...] = ()  # the cleaning rules that changed its text
+
+    def redacted(self, redact: Callable[[str], str]) -> "Example":
+        """The same row without personal data in its texts; the system prompt is the domain owner's."""
+        own, *asked = self.prompt
+        return replace(
+            self,
+            prompt=(own, *({**message, "content": redact(message["content"])} for message in asked)),
+            chosen=self.chosen and redact(self.chosen),
+            rejected=self.rejected and redact(self.rejected),
+        )
 
     @property
     def own(self) -> bool:

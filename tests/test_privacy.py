@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from app.conversations import Conversations
 from app.operations import Operations
 from app.review import ReviewDesk
-from app.settings import Settings
+from app.settings import Settings, read_settings
 from eval.objective import load_objective
 from feedback.identifiers import RULES
 from feedback.privacy import MODELS, Found, Redactor, may_match
-from feedback.records import Signal, Turn
+from feedback.records import Knowledge, Signal, Turn
 from feedback.store import Store
 from feedback.text import has_control_token
 from tests.measure_privacy import lines, scores, table, taken_from
@@ -402,6 +402,24 @@ def test_the_list_of_corrections_is_redacted(store, tmp_path):
         }
     ]
     assert store.turn("t1").asked == ASKED
+
+
+def test_exported_rows_are_redacted(tmp_path):
+    """What another trainer reads holds no more personal data than what is trained on here."""
+    settings = Settings(tmp_path, MEDICAL, read_settings().cache)
+    with Store.open(tmp_path / "store.duckdb") as store:
+        store.add(
+            *(
+                Knowledge(
+                    f"k{number}", f"What helps against {pain}?", "Rest, and write to a@b.com then.", NOW
+                )
+                for number, pain in enumerate(("a sore heel", "a stiff neck", "an itching scalp"))
+            )
+        )
+        Operations(settings, load_objective(MEDICAL), store).export("sft", str(tmp_path / "out"), "jsonl")
+    exported = "".join(file.read_text() for file in (tmp_path / "out" / "data").iterdir())
+    assert "write to <EMAIL_ADDRESS> then" in exported
+    assert "a@b.com" not in exported
 
 
 def test_the_desks_lists_are_redacted(store, tmp_path):

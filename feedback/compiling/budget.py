@@ -24,18 +24,8 @@ class Selection:
 
     def redacted(self, redact: Callable[[str], str]) -> "Selection":
         """The same rows without personal data in their texts."""
-        rows = tuple(_redacted(row, redact) for row in self.rows)
+        rows = tuple(row.redacted(redact) for row in self.rows)
         return replace(self, rows=rows)
-
-
-def _redacted(row: Example, redact: Callable[[str], str]) -> Example:
-    own, *asked = row.prompt  # the system prompt is the domain owner's
-    return replace(
-        row,
-        prompt=(own, *({**message, "content": redact(message["content"])} for message in asked)),
-        chosen=row.chosen and redact(row.chosen),
-        rejected=row.rejected and redact(row.rejected),
-    )
 
 
 def select(
