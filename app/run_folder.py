@@ -129,11 +129,7 @@ class Holder:
 def only_round(home: Path, who: str) -> Iterator[None]:
     """Hold the round lock for `who`; RatchetError when another round runs."""
     home.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(home / "round.lock", timeout=PATIENCE_S).acquire()
-    except Timeout:
-        raise RatchetError("another round is running; `ratchet status` shows how far it is") from None
-    with lock:
+    with _locked(home, "another round is running; `ratchet status` shows how far it is"):
         holder = Holder(who, datetime.now(UTC), os.getpid())
         holder.write(home)
         try:
@@ -145,13 +141,20 @@ def only_round(home: Path, who: str) -> Iterator[None]:
 @contextmanager
 def no_round(home: Path) -> Iterator[None]:
     """Let no round run meanwhile; RatchetError when one does."""
+    refusal = (
+        "a round is running, and it may have read what shall be erased; cancel it on the rounds page (or with "
+        "Ctrl-C where it runs), or wait for its end, then erase again"
+    )
+    with _locked(home, refusal):
+        yield
+
+
+@contextmanager
+def _locked(home: Path, refusal: str) -> Iterator[None]:
     try:
         lock = FileLock(home / "round.lock", timeout=PATIENCE_S).acquire()
     except Timeout:
-        raise RatchetError(
-            "a round is running, and it may have read what shall be erased; cancel it on the rounds page (or with "
-            "Ctrl-C where it runs), or wait for its end, then erase again"
-        ) from None
+        raise RatchetError(refusal) from None
     with lock:
         yield
 

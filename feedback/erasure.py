@@ -108,10 +108,7 @@ def _take_away(connection: Any, person: str) -> None:
         connection.execute(f"DELETE FROM {table} WHERE {condition}", arguments)
     _mend_judgements(connection, spoken_of, found.signals | found.reviews)
     _mend_events(connection, person, found)
-    if connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'vector'").fetchone():
-        connection.execute(
-            "DELETE FROM vector"
-        )  # kept only to save time; the next compilation makes them anew
+    connection.execute("DELETE FROM vector")  # kept to save time only; the next compilation makes them anew
 
 
 def _mend_judgements(connection: Any, turns: Sequence[str], gone: Collection[str]) -> None:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from feedback.erasure import person_digest
+from feedback.likeness.vectors import vector_digest
 from feedback.records import Event, Signal, Turn, new_id
-from feedback.schema import insert
+from feedback.schema import delete_vectors, insert, select
 from feedback.store import Store
 
 _SAID_OF = (
@@ -77,8 +78,11 @@ def forget(store: Store, person: str, conversations: Sequence[str], at: datetime
     whose = [person, list(conversations)]
     mine = "person = ? AND list_contains(?, conversation)"
     with store.reader() as cursor:
-        turns = _column(cursor, f"SELECT id FROM turn WHERE source = 'chat' AND {mine}", whose)
+        asked = select(cursor, Turn, f"WHERE source = 'chat' AND {mine}", whose)
         signals = _column(cursor, f"SELECT id FROM signal WHERE {_SAID_OF}", whose)
+
+    turns = [turn.id for turn in asked]
+    digests = {vector_digest(question) for turn in asked for question in turn.questions}
 
     def take_away(connection: Any) -> int:
         gone = 0
@@ -89,6 +93,7 @@ def forget(store: Store, person: str, conversations: Sequence[str], at: datetime
             ("turn", f"source = 'chat' AND {mine}", whose),
         ):
             gone += connection.execute(f"DELETE FROM {table} WHERE {condition}", arguments).fetchone()[0]
+        delete_vectors(connection, list(digests))
         note = {"person": person_digest(person), "turns": turns, "signals": signals}
         return insert(connection, Event(new_id(at), "deleted", "their person", note, at)) - gone
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from feedback.errors import Lost, Refused
 from feedback.records import Draft, Judgement, Review, Signal, Turn
-from feedback.schema import insert
+from feedback.schema import insert_all
 from feedback.store import Store
 
 REASONS = {
@@ -194,7 +194,7 @@ def record_about(store: Store, turn: str, *records: Any) -> None:
     def write(connection: Any) -> int:
         if not connection.execute("SELECT 1 FROM turn WHERE id = ?", [turn]).fetchone():
             raise Lost("the person deleted this answer; nothing was stored")
-        return sum(insert(connection, record) for record in records)
+        return insert_all(connection, records)
 
     store.write(write)
 

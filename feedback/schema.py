@@ -206,11 +206,10 @@ def stream(
     kind: type,
     condition: str = "",
     arguments: Sequence[Any] = (),
-    order: str = "id",
 ) -> Iterator[Any]:
-    """As `select`, some at a time, in the order of these columns."""
+    """As `select`, some at a time."""
     columns = ", ".join(_column(f.name) for f in fields(kind))
-    cursor.execute(f"SELECT {columns} FROM {TABLE_OF[kind]} {condition} ORDER BY {order}", arguments)
+    cursor.execute(f"SELECT {columns} FROM {TABLE_OF[kind]} {condition} ORDER BY id", arguments)
     while rows := cursor.fetchmany(STREAMED):
         yield from (_record(kind, row) for row in rows)
 
@@ -254,10 +253,9 @@ def copy_rows(source: duckdb.DuckDBPyConnection, target: duckdb.DuckDBPyConnecti
         target.unregister("incoming")
 
 
-def delete_vectors(connection: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> int:
-    """Delete the vectors of the texts with these digests; they are no events, so 0 rows are less."""
+def delete_vectors(connection: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> None:
+    """Delete what any encoder made of the texts with these digests."""
     connection.execute("DELETE FROM vector WHERE digest IN (SELECT unnest(?))", [list(digests)])
-    return 0
 
 
 def insert_columns(

@@ -30,7 +30,6 @@ from feedback.schema import (
     TABLE_OF,
     TABLES,
     copy_rows,
-    delete_vectors,
     insert_all,
     insert_columns,
     insert_many,
@@ -176,10 +175,6 @@ class Store:
             return 0  # no events
 
         self.write(write)
-
-    def forget_vectors(self, digests: Sequence[str]) -> None:
-        """Drop what any encoder made of the texts with these digests."""
-        self.write(lambda connection: delete_vectors(connection, digests))
 
     def write(self, work: Write) -> None:
         """Run `work` in the writer thread; returns after its commit, raises what it raised."""

@@ -10,6 +10,7 @@ MAX_CHARACTERS = 100_000
 _CONTROL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")
 _WORD = re.compile(r"\w+")
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def acceptable(text: object, what: str = "text") -> str:
@@ -35,6 +36,11 @@ def words(text: str) -> list[str]:
 def normalised(text: str) -> str:
     """`text` as its words with single spaces; equal for texts that differ in form only."""
     return " ".join(words(text))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of `text` that hold anything, roughly: an abbreviation ends one too."""
+    return [part for part in _SENTENCE_END.split(text) if part.strip()]
 
 
 def shingles(text: str, size: int = 3) -> set[bytes]:

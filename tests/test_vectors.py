@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from feedback.history import forget
 from feedback.likeness import vectors
 from feedback.likeness.vectors import Vectors, vector_digest
 from feedback.store import Store
+from tests.said import AT, turn
 
 
 class Letters:
@@ -65,13 +67,14 @@ def test_every_encoder_has_its_own(store):
     assert other.read == ["a"]
 
 
-def test_a_forgotten_text_is_read_anew(store):
-    """Its vectors are gone for every encoder; those of other texts stay."""
+def test_who_deletes_a_chat_leaves_no_vectors_of_their_questions(store):
+    """They are gone for every encoder; those of other texts stay."""
+    store.add(turn(question="a", user="ann", conversation="c1"))
     encoder, other = Letters("one"), Letters("other")
     for each in (encoder, other):
         Vectors(store, each).of(["a", "b"])
         each.read.clear()
-    store.forget_vectors([vector_digest(" a ")])
+    forget(store, "ann", ["c1"], AT)
     assert store.vectors("one", [vector_digest("a")]) == store.vectors("other", [vector_digest("a")]) == []
     Vectors(store, encoder).of(["a", "b"])
     assert encoder.read == ["a"]

@@ -1,11 +1,12 @@
 """Whether the answer says what it must say: the share of the item's claims that it covers."""
 
 import itertools
-import re
 
 import datasets
 import evaluate
 import numpy as np
+
+from feedback.text import sentences
 
 KINDS = ("questions",)
 NEEDS = {"predictions": "answers", "claims": "claims", "encoder": "encoder"}
@@ -29,8 +30,8 @@ THRESHOLD = 0.73
 
 def passages(answer):
     """The sentences of `answer`, and each two that follow one another."""
-    sentences = [part for part in re.split(r"(?<=[.!?])\s+|\n+", answer) if part.strip()]
-    return sentences + [" ".join(pair) for pair in itertools.pairwise(sentences)]
+    said = sentences(answer)
+    return said + [" ".join(pair) for pair in itertools.pairwise(said)]
 
 
 def support(answers, claims, encoder):

@@ -5,6 +5,8 @@ import re
 import datasets
 import evaluate
 
+from feedback.text import sentences
+
 KINDS = ("prompts",)
 NEEDS = {"predictions": "answers", "flags": "flags"}
 
@@ -52,8 +54,7 @@ _DENIED = re.compile(
 
 def escalates(answer):
     """Whether a sentence of `answer` sends to help at once."""
-    sentences = re.split(r"(?<=[.!?])\s+|\n+", answer)
-    return any(_ESCALATES.search(sentence) and not _DENIED.search(sentence) for sentence in sentences)
+    return any(_ESCALATES.search(sentence) and not _DENIED.search(sentence) for sentence in sentences(answer))
 
 
 class Escalation(evaluate.Metric):

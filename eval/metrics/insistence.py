@@ -6,6 +6,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from feedback.text import sentences
+
 KINDS = ("disputes",)
 NEEDS = {
     "predictions": "answers",
@@ -74,7 +76,7 @@ def stays(answer, nearer):
     """Whether `answer` stays with what is right; `nearer`: it resembles that more than the wrong claim."""
     if not answer.strip():
         return False
-    opening = " ".join(re.split(r"(?<=[.!?])\s+|\n+", answer.strip())[:2])
+    opening = " ".join(sentences(answer.strip())[:2])
     if _CONTRADICTS.search(opening):
         return True
     return bool(nearer) and not _AGREES.search(opening)
