@@ -6,7 +6,7 @@ A command runs an operation in its own process, or, while a server has the store
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from feedback.likeness.leaks import Evaluated, check_leaks
 from feedback.likeness.reading import read_questions
 from feedback.likeness.vectors import Vectors
 from feedback.privacy import Redactor
-from feedback.records import OWN, Event, Example, Knowledge, Review, StaffRole, new_id
+from feedback.records import OWN, Event, Example, Knowledge, MultipleChoice, Review, StaffRole, new_id
 from feedback.store import Store
 from feedback.text import acceptable
 from training.encoder import Encoder, encoder_folder
@@ -141,14 +141,17 @@ class Operations:
     def _compile(self, events: Events | None = None) -> Compilation:
         events = events or self.store.events()
         events = dataclasses.replace(events, knowledge=[*self._own_knowledge(), *events.knowledge])
-        curation, golden = self.objective.curation, self._golden_items()
-        reading = read_questions(events, [item.question for item in golden], curation, self._vectors)
+        curation, examined = self.objective.curation, self._examined_items()
+        golden = [item.question for item in examined if self._kind_of(item) == "questions"]
+        asked = [item.first_question for item in examined]
+        reading = read_questions(events, golden, asked, curation, self._vectors)
         compilation = compile_events(
             events,
             curation,
             self.objective.system_prompt,
             golden=[
-                (i.question, i.reference or "", None if i.cluster == i.id else i.cluster) for i in golden
+                (i.first_question, i.reference or "", None if i.cluster == i.id else i.cluster)
+                for i in examined
             ],
             recorded=self.store.sides(),
             versions=[BASE, *versions(self.settings.home)],
@@ -163,13 +166,17 @@ class Operations:
     def _vectors(self) -> Vectors:
         return Vectors(self.store, Encoder(encoder_folder(self.objective.encoder, self.settings.cache)))
 
-    def _golden_items(self) -> list[Item]:
+    def _examined_items(self) -> list[Item]:
+        """The objective's own items whose like must not be trained on."""
         return [
             item
             for name, suite in self.objective.suites.items()
-            if suite.kind == "questions"
+            if suite.kind in ("questions", "multiple_choice", "prompts", "disputes")
             for item in golden_items(name, self.objective)
         ]
+
+    def _kind_of(self, item: Item) -> str:
+        return self.objective.suites[item.suite].kind
 
     def _own_knowledge(self) -> list[Knowledge]:
         """The objective's own knowledge: always there, never imported."""
@@ -233,7 +240,8 @@ class Operations:
         )
         champion = self.champion()
         run = RunFolder.new(self.settings.home / "runs")
-        run.write("suites.json", [s.to_json() for s in self._suites(compilation, selection.rows, champion)])
+        suites = self._suites(compilation, selection.rows, champion)
+        run.write("suites.json", [suite.to_json() for suite in suites])
         plan = {
             "run": run.name,
             "dataset": str(self.settings.home / "datasets" / manifest["hash"]),
@@ -244,6 +252,7 @@ class Operations:
             "max_steps": max_steps,
             "champion": champion,
             "withdrawn": champion_withdrawn(self.store.log(*MOVES)),
+            "decisions_before": {suite.name: self._decisions_of(suite) for suite in suites},
             "last_signal": max([s.id for s in (*events.signals, *events.reviews)], default=""),
             "counts": {kind: sum(sides.values()) for kind, sides in manifest["counts"].items()}
             | {"tokens": manifest["tokens"]["trained_on"]},
@@ -253,7 +262,7 @@ class Operations:
 
     def _evaluated(self, compilation: Compilation) -> list[Evaluated]:
         """What must never be trained on: the objective's golden items and what was held out."""
-        golden = [(item.id, item.question, item.reference or "") for item in self._golden_items()]
+        golden = [(i.id, i.first_question, i.reference or "") for i in self._examined_items()]
         return golden + [(h.id, h.messages[-1]["content"], h.answer) for h in compilation.held_out]
 
     def suites(self) -> list[dict[str, Any]]:
@@ -271,25 +280,49 @@ class Operations:
                 ]
             elif suite.kind == "corrections":
                 extra[name] = self._correction_items(compilation, rows, champion)
-        drawn = build_suites(self.objective, extra)
-        return [self._frozen(suite) if suite.kind == "questions" else suite for suite in drawn]
+            elif suite.kind == "taught":
+                extra[name] = [
+                    {"id": i.id, "question": i.question, "choices": i.choices, "answer_index": i.answer_index}
+                    for i in self.store.records(MultipleChoice)
+                ]
+        frozen = [Suite.from_json(event.payload) for event in self.store.log("suite")]
+        asked = {item.id for suite in frozen for item in suite.items}
+        drawn = build_suites(self.objective, extra, asked)
+        return [self._frozen(suite, frozen) if suite.kind == "questions" else suite for suite in drawn]
 
-    def _frozen(self, suite: Suite) -> Suite:
-        """The suite of this name, size and measures that was frozen first; `suite` itself when none was."""
-        for event in self.store.log("suite"):
-            known = Suite.from_json(event.payload)
-            if (known.name, known.metrics, known.wanted) == (suite.name, suite.metrics, suite.wanted):
-                return known
+    def _frozen(self, suite: Suite, frozen: Sequence[Suite]) -> Suite:
+        """The last of those `frozen` that has this name, size and measures, until it is worn; else `suite`."""
+        shape = suite.name, suite.metrics, suite.wanted
+        known = [other for other in frozen if shape == (other.name, other.metrics, other.wanted)]
+        if known and not (self._is_worn(known[-1]) and self._is_fresh(suite, known)):
+            return known[-1]
         if len(suite.items) >= suite.wanted:
             now = datetime.now(UTC)
             self.store.add(Event(new_id(now), "suite", login(), suite.to_json(), now))
         return suite
+
+    def _is_worn(self, suite: Suite) -> bool:
+        return self._decisions_of(suite) >= self.objective.gate.reuse
+
+    def _is_fresh(self, suite: Suite, earlier: Sequence[Suite]) -> bool:
+        """Whether at least half of what `suite` asks beside the objective's own items was never asked before."""
+        asked = {item.id for other in earlier for item in other.items}
+        own = {item.id for item in golden_items(suite.name, self.objective)}
+        fresh = [item.id not in asked for item in suite.items if item.id not in own]
+        return bool(fresh) and 2 * sum(fresh) >= len(fresh)
+
+    def _decisions_of(self, suite: Suite) -> int:
+        """How many rounds `suite` has decided."""
+        hashes = [event.payload.get("suites", {}).get(suite.name) for event in self.store.log("round")]
+        return hashes.count(suite.hash)
 
     def _correction_items(
         self, compilation: Compilation, rows: tuple[Example, ...], champion: str
     ) -> list[dict[str, Any]]:
         """The corrections that this round trains on; the champion knew those of its own dataset."""
         known = self._signals_behind(champion)
+        decided = {event.payload["dataset"] for event in self.store.log("round")}
+        earlier = [set(m["sources"]["feedback"]) for m in self._manifests() if m["hash"] in decided]
         trained = {
             source
             for row in rows
@@ -304,6 +337,7 @@ class Operations:
                 "rejected": row.rejected,
                 "topic": row.cluster,
                 "known_to_champion": bool(known & set(row.sources)),
+                "trained_before": sum(bool(signals & set(row.sources)) for signals in earlier),
             }
             for row in compilation.rows
             if row.kind == "preference" and row.rule == "correction" and trained & set(row.sources)
@@ -337,12 +371,15 @@ class Operations:
 
     def datasets(self, dataset: str | None) -> dict[str, Any]:
         """The frozen datasets, or the manifest of one."""
-        folder = self.settings.home / "datasets"
         if dataset is not None:
-            return open_dataset(folder / dataset)
-        manifests = [json.loads(f.read_text("utf-8")) for f in folder.glob("*/manifest.json")]
-        manifests.sort(key=lambda manifest: manifest["created_at"])
-        return {"datasets": [{key: m[key] for key in ("hash", "counts", "created_at")} for m in manifests]}
+            return open_dataset(self.settings.home / "datasets" / dataset)
+        keys = ("hash", "counts", "created_at")
+        return {"datasets": [{key: manifest[key] for key in keys} for manifest in self._manifests()]}
+
+    def _manifests(self) -> list[dict[str, Any]]:
+        """Of every frozen dataset, the oldest first."""
+        files = (self.settings.home / "datasets").glob("*/manifest.json")
+        return sorted((json.loads(f.read_text("utf-8")) for f in files), key=lambda m: m["created_at"])
 
     def datasets_diff(self, before: str, after: str) -> dict[str, Any]:
         """What changed between two frozen datasets."""

@@ -84,8 +84,9 @@ def judge(settings: Settings, objective: Objective, run: RunFolder) -> Decision:
     evaluation = run.read("evaluation.json")
     candidate = Evaluation.from_json(evaluation["candidate"])
     suites = [Suite.from_json(suite) for suite in run.read("suites.json")]
-    decision = decide(Evaluation.from_json(evaluation["champion"]), candidate, suites, objective.gate)
-    if withdrawn := run.read("plan.json").get("withdrawn"):
+    champion, plan = Evaluation.from_json(evaluation["champion"]), run.read("plan.json")
+    decision = decide(champion, candidate, suites, objective.gate, plan.get("decisions_before"))
+    if withdrawn := plan.get("withdrawn"):
         left = RunFolder.evaluation_of(settings.home / "runs", withdrawn)
         decision = beside_withdrawn(
             decision,
@@ -132,6 +133,7 @@ def record(ask: Ask, run: RunFolder, decision: Decision, promoted: bool) -> dict
         **{key: verdict[key] for key in ("metrics", "slices", "detectable", "items_needed")},
         "version": made["version"],
         "promoted": promoted,
+        "suites": {suite["name"]: suite["hash"] for suite in run.read("suites.json")},
         "figures": {role: _figures(document) for role, document in run.read("evaluation.json").items()},
         "champion": plan["champion"],
         "chosen_stage": made["chosen"],

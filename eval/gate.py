@@ -13,7 +13,7 @@ import numpy as np
 
 from eval.bootstrap import MIN_CLUSTERS, POWER, detectable, interval
 from eval.exam import Evaluation
-from eval.objective import KEPT, Gate, Guard
+from eval.objective import HONOURED, KEPT, LEAN, Gate, Guard
 from eval.slices import slices
 from eval.suites import Item, Suite
 from feedback.errors import RatchetError
@@ -23,6 +23,7 @@ ARITHMETIC = 1e-5  # smaller differences of one item come from the order of floa
 _NOUNS = {
     "questions": "questions",
     "multiple_choice": "questions",
+    "taught": "questions",
     "text": "texts",
     "corrections": "corrections",
     "prompts": "prompts",
@@ -96,8 +97,14 @@ def _surely_lost(gate: Gate, high: Any) -> Any:
     return high < -(gate.slice_margin or math.inf)
 
 
-def decide(champion: Evaluation, candidate: Evaluation, suites: Iterable[Suite], gate: Gate) -> Decision:
-    """Whether `candidate` may take the place of `champion`.
+def decide(
+    champion: Evaluation,
+    candidate: Evaluation,
+    suites: Iterable[Suite],
+    gate: Gate,
+    decisions_before: Mapping[str, int] | None = None,
+) -> Decision:
+    """Whether `candidate` may take the place of `champion`; `decisions_before` says how often a suite has decided.
 
     Promote when the rule of `promotes` holds; not enough data when the primary suite lacks items that the
     objective froze. RatchetError when the two evaluations were not made on these suites at equal settings, or
@@ -132,7 +139,9 @@ def decide(champion: Evaluation, candidate: Evaluation, suites: Iterable[Suite],
         *_words_on_primary(gate, metrics, noun_of),
         *_words_on_guards(gate, metrics, noun_of),
         *_words_on_slices(gate, parts.get(gate.primary, {}), noun_of[gate.primary]),
+        *_words_on_corrections(suites, champion, candidate),
         *_words_on_power(smallest, needed, noun_of[gate.primary]),
+        *_words_on_wear(gate, suites, decisions_before or {}),
         *(
             f"{metric} is left out: it has no items"
             for metric in (*items_of, *gate.guards)
@@ -169,8 +178,7 @@ def beside_withdrawn(
     for suite in suites:
         scores = withdrawn.suites.get(suite.name, {}).get("scores", {})
         for metric in (*suite.metrics, KEPT):
-            known = scores.get("corrections_honoured" if metric == KEPT else metric, {})
-            items = [i for i in suite.items if i.id in known and (metric != KEPT or known[i.id] == 1.0)]
+            items = [item for item in suite.items if item.id in scores.get(_measured(metric), {})]
             if not items or metric not in (gate.primary, *gate.guards):
                 continue
             found = _compare(metric, items, withdrawn, candidate, gate)
@@ -224,9 +232,8 @@ def items_by_metric(suite: Suite, champion: Evaluation) -> dict[str, list[Item]]
     items = sorted(suite.items, key=lambda item: item.id)
     scores = champion.suites[suite.name]["scores"]
     chosen = {metric: [item for item in items if item.id in scores[metric]] for metric in suite.metrics}
-    if "corrections_honoured" in suite.metrics:
-        honoured = scores["corrections_honoured"]
-        chosen[KEPT] = [item for item in items if item.known_to_champion and honoured[item.id] == 1.0]
+    if LEAN in suite.metrics:
+        chosen[KEPT] = [item for item in items if item.known_to_champion]
     return chosen
 
 
@@ -240,8 +247,11 @@ def differences(
 
 
 def _scores(metric: str, items: Sequence[Item], evaluation: Evaluation) -> np.ndarray:
-    measured = "corrections_honoured" if metric == KEPT else metric
-    return np.array([evaluation.suites[item.suite]["scores"][measured][item.id] for item in items])
+    return np.array([evaluation.suites[item.suite]["scores"][_measured(metric)][item.id] for item in items])
+
+
+def _measured(metric: str) -> str:
+    return LEAN if metric == KEPT else metric
 
 
 def _compare(
@@ -346,6 +356,32 @@ def _words_on_slices(gate: Gate, parts: Mapping[str, Comparison], noun: str) -> 
                 + (f": it surely lost more than {gate.slice_margin:.3f}" if lost else "")
             )
     return reasons
+
+
+def _words_on_corrections(suites: Sequence[Suite], champion: Evaluation, candidate: Evaluation) -> list[str]:
+    """What became of the corrections that the champion honoured, and of the others."""
+    reasons = []
+    for suite in suites:
+        if HONOURED in suite.metrics and suite.items:
+            was, now = (e.suites[suite.name]["scores"][HONOURED] for e in (champion, candidate))
+            kept = [now[item] for item in was if was[item]]
+            won = [now[item] for item in was if not was[item]]
+            reasons.append(
+                f"of {len(kept)} corrections that {champion.version} honours {candidate.version} honours "
+                f"{sum(kept):.0f}, and of the {len(won)} others {sum(won):.0f}"
+            )
+    return reasons
+
+
+def _words_on_wear(gate: Gate, suites: Sequence[Suite], decisions_before: Mapping[str, int]) -> list[str]:
+    name = next(suite.name for suite in suites if gate.primary in suite.metrics)
+    before = decisions_before.get(name, 0)
+    if before < gate.reuse:
+        return []
+    return [
+        f"suite {name} has decided {before} times before, and gate.reuse allows {gate.reuse}: the more often it "
+        "decides, the likelier one win is luck; with enough new held-out questions it is drawn anew, so import some"
+    ]
 
 
 def _words_on_power(smallest: float | None, needed: int | None, noun: str) -> list[str]:

@@ -15,10 +15,13 @@ from eval import scoring
 from feedback.compiling.curation import Curation
 from feedback.errors import UsageError
 
-Kind = Literal["questions", "multiple_choice", "text", "corrections", "prompts", "disputes"]
+Kind = Literal["questions", "multiple_choice", "taught", "text", "corrections", "prompts", "disputes"]
 
-# The gate takes this one itself, on those items of `corrections_honoured` that the champion honoured.
+# The gate takes this one itself: `corrections_lean` on those corrections that the champion was trained on, gained
+# and lost alike. Of those that it honoured alone chance could only take away.
 KEPT = "corrections_kept"
+LEAN = "corrections_lean"
+HONOURED = "corrections_honoured"
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]  # part of file names
 
@@ -105,6 +108,7 @@ class Gate(_Frozen):
     seed: int = 1
     guards: dict[str, Guard] = {}
     effect: float | None = Field(None, gt=0)  # the smallest gain of the primary that is worth promoting
+    reuse: int = Field(20, ge=1)  # decisions that the primary's suite may make before it is drawn anew
     slice_margin: float | None = Field(None, gt=0)  # what no slice of the primary may surely lose
 
     def reach(self, guard: Guard, items: int) -> float:
@@ -196,8 +200,8 @@ class Objective(_Frozen):
                         f"suites.{name} takes the metric {metric!r} again; one suite takes it once"
                     )
                 plan_of[metric] = plan
-        if "corrections_honoured" in plan_of:
-            plan_of[KEPT] = plan_of["corrections_honoured"]
+        if LEAN in plan_of:
+            plan_of[KEPT] = plan_of[LEAN]
         return plan_of
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.bootstrap import MIN_CLUSTERS, POWER, bounds
 from eval.gate import for_slices, promotes
-from eval.objective import KEPT, Gate, Objective, in_words
+from eval.objective import KEPT, LEAN, Gate, Objective, in_words
 from feedback.errors import UsageError
 from feedback.satisfaction import wilson
 
@@ -104,7 +104,7 @@ def _gated(objective: Objective, null: Pair) -> dict[str, list[str]]:
     gate = objective.gate
     found = {}
     for name, plan in objective.suites.items():
-        taken = (*plan.metrics, *([KEPT] if "corrections_honoured" in plan.metrics else []))
+        taken = (*plan.metrics, *([KEPT] if LEAN in plan.metrics else []))
         found[name] = [m for m in taken if m in (gate.primary, *gate.guards) and m in null.metrics]
     if gate.primary not in null.metrics:
         raise UsageError(

@@ -7,10 +7,11 @@ import numpy as np
 
 from eval.bootstrap import MIN_CLUSTERS
 from eval.suites import Item
+from feedback.compiling.cleaning import language_of
 
 
 def slices(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """The items of each topic, number of turns and length, by name.
+    """The items of each topic, number of turns, length, language and age of a correction, by name.
 
     Parts of fewer than `MIN_CLUSTERS` clusters are left out, and so is one that is the whole. A topic is a
     cluster as a whole, so within it each item counts as a cluster of its own.
@@ -23,6 +24,10 @@ def slices(items: Sequence[Item]) -> dict[str, list[Item]]:
         )
         if item.messages:
             parts.setdefault(_turns(item), []).append(item)
+        if language := language_of(item.reference or item.text or item.question):
+            parts.setdefault(f"language {language}", []).append(item)
+        if item.trained_before is not None:
+            parts.setdefault(_age(item.trained_before), []).append(item)
         size = ("short", "medium", "long")[int(np.searchsorted(thirds, _length(item)))]
         parts.setdefault(f"{size} {_measured(item)}", []).append(item)
     return {
@@ -30,6 +35,11 @@ def slices(items: Sequence[Item]) -> dict[str, list[Item]]:
         for name, part in sorted(parts.items())
         if len(part) < len(items) and len({item.cluster for item in part}) >= MIN_CLUSTERS
     }
+
+
+def _age(trained_before: int) -> str:
+    names = ("new corrections", "corrections of the round before", "corrections of earlier rounds")
+    return names[min(trained_before, 2)]
 
 
 def _turns(item: Item) -> str:

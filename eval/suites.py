@@ -3,6 +3,7 @@
 A line of a suite's file is one JSON object; `id` and `topic` may be left out, unknown fields are ignored:
 questions         question (or messages), answer; claims, which the answer must cover
 multiple_choice   question (or messages), choices, answer_index
+taught            the same; asks in other words what may be trained on
 text              text
 corrections       question (or messages), reference, rejected; known_to_champion
 prompts           question (or prompt, or messages); flag, the red flag that it shows
@@ -13,7 +14,7 @@ import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +64,7 @@ class Item:
     reference: str | None = None  # the expert's answer, or the correction
     rejected: str | None = None  # what was corrected, or the wrong claim that the user insists on
     known_to_champion: bool = False  # the champion's own training data held this correction
+    trained_before: int | None = None  # in how many earlier rounds this correction was trained on
     claims: tuple[str, ...] | None = None  # what the answer must say
     flag: str | None = None  # the red flag that the prompt shows
 
@@ -70,6 +72,11 @@ class Item:
     def question(self) -> str:
         """The last thing asked; empty for a text."""
         return self.messages[-1]["content"] if self.messages else ""
+
+    @property
+    def first_question(self) -> str:
+        """What the conversation began with; empty for a text."""
+        return next((m["content"] for m in self.messages or () if m["role"] == "user"), "")
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,12 @@ def _item_from_json(row: Mapping[str, Any]) -> Item:
 
 
 def _as_hashed(item: Item) -> dict[str, Any]:
-    """`item` without what it leaves empty of the fields that suites frozen earlier did not have."""
-    return {key: value for key, value in asdict(item).items() if value or key not in ("claims", "flag")}
+    """What is asked of `item`, without what it leaves empty of the fields that suites frozen earlier did not have."""
+    return {
+        key: value
+        for key, value in asdict(item).items()
+        if key != "trained_before" and (value or key not in ("claims", "flag"))
+    }
 
 
 class _Row(BaseModel):
@@ -165,6 +176,7 @@ class _Correction(_Asked):
     reference: Text
     rejected: Text
     known_to_champion: bool = False
+    trained_before: int | None = None
 
 
 class _Prompt(_Asked):
@@ -188,6 +200,7 @@ class _Dispute(_Row):
 _ROWS: dict[Kind, type[_Row]] = {
     "questions": _Question,
     "multiple_choice": _MultipleChoice,
+    "taught": _MultipleChoice,
     "text": _Passage,
     "corrections": _Correction,
     "prompts": _Prompt,
@@ -196,19 +209,27 @@ _ROWS: dict[Kind, type[_Row]] = {
 
 
 def build_suites(
-    objective: Objective, held_out: Mapping[str, Iterable[Mapping[str, Any]]] | None = None
+    objective: Objective,
+    held_out: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
+    asked: Container[str] = (),
 ) -> tuple[Suite, ...]:
     """Every suite of `objective`: the items of its own files first, then `held_out` rows by suite name.
+
+    Held-out rows whose ids were `asked` before come after all others.
 
     Raises UsageError for a bad line, a bad row, or an id that a suite has twice.
     """
     unknown = sorted(set(held_out or {}) - set(objective.suites))
     if unknown:
         raise UsageError(f"there are held-out items for {unknown[0]!r}, which is no suite of the objective")
-    return tuple(build_suite(name, objective, (held_out or {}).get(name, ())) for name in objective.suites)
+    return tuple(
+        build_suite(name, objective, (held_out or {}).get(name, ()), asked) for name in objective.suites
+    )
 
 
-def build_suite(name: str, objective: Objective, held_out: Iterable[Mapping[str, Any]] = ()) -> Suite:
+def build_suite(
+    name: str, objective: Objective, held_out: Iterable[Mapping[str, Any]] = (), asked: Container[str] = ()
+) -> Suite:
     """The suite called `name`, drawn from its file and `held_out` rows; the same input gives the same items."""
     plan = objective.suites[name]
     golden = golden_items(name, objective)
@@ -219,7 +240,8 @@ def build_suite(name: str, objective: Objective, held_out: Iterable[Mapping[str,
     twice = [key for key, count in Counter(item.id for item in (*golden, *others)).items() if count > 1]
     if twice:
         raise UsageError(f"suite {name} has the item {twice[0]!r} twice; give every item an id of its own")
-    items = draw(golden, others, plan.items)
+    fresh = [item for item in others if item.id not in asked]
+    items = draw((golden, fresh, [item for item in others if item.id in asked]), plan.items)
     return Suite(name, plan.kind, plan.metrics, plan.items, tuple(sorted(items, key=lambda item: item.id)))
 
 
@@ -279,24 +301,24 @@ def _with_system_prompt(row: _Asked | _Dispute, system_prompt: str) -> tuple[Mes
     return ({"role": "system", "content": system_prompt}, *messages)
 
 
-def draw(golden: Sequence[Item], others: Sequence[Item], count: int) -> list[Item]:
-    """At most `count` items: golden ones first, then others; one of each cluster before a second of any.
+def draw(groups: Sequence[Sequence[Item]], count: int) -> list[Item]:
+    """At most `count` items, those of an earlier group first; in it one of each cluster before a second of any.
 
     Among equals the order is that of a hash of the id, so it depends neither on the order of the input nor
     on what else there is. Corrections that the champion knew and new ones take turns: both are reported.
     """
     seen: Counter[str] = Counter()
     ranked = []
-    for group in (golden, others):
+    for number, group in enumerate(groups):
         for item in sorted(group, key=_lot):
-            ranked.append(((group is others, seen[item.cluster], _lot(item)), item))
+            ranked.append(((number, seen[item.cluster], _lot(item)), item))
             seen[item.cluster] += 1
     ranked.sort(key=lambda pair: pair[0])
-    turns: Counter[tuple[bool, bool]] = Counter()
+    turns: Counter[tuple[int, bool]] = Counter()
     taking_turns = []
-    for (is_other, _, _), item in ranked:
-        taking_turns.append(((is_other, turns[is_other, item.known_to_champion]), item))
-        turns[is_other, item.known_to_champion] += 1
+    for (number, _, _), item in ranked:
+        taking_turns.append(((number, turns[number, item.known_to_champion]), item))
+        turns[number, item.known_to_champion] += 1
     return [item for _, item in sorted(taking_turns, key=lambda pair: pair[0])[:count]]
 
 

@@ -1,6 +1,7 @@
 """Twice around the circle with a tiny model: chat, feedback, round, better chat."""
 
 import json
+import random
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -102,7 +103,7 @@ metrics = ["token_f1", "rouge_l"]
 [suites.corrections]
 kind = "corrections"
 items = 24
-metrics = ["corrections_honoured"]
+metrics = ["corrections_honoured", "corrections_lean"]
 
 [gate]
 primary = "token_f1"
@@ -143,7 +144,8 @@ def correct(store: Store, turns: list, text: str) -> None:
 
 
 def test_twice_around_the_circle(settings: Settings):
-    """What reviewers correct is what the chat answers after a round, and again after the next."""
+    """What reviewers correct is what the chat answers after a round, and again after the next; what was trained on
+    shuffled answers is refused."""
     objective = load_objective(settings.objective)
     engine = Engine(Path(objective.base_model))
     with Store.open(settings.store_file) as store:
@@ -174,10 +176,16 @@ def test_twice_around_the_circle(settings: Settings):
         assert answer.version == second["version"]
         assert "See a doctor" in answer.answer
 
+        for number, turn in enumerate(turns):
+            correct(store, [turn], " ".join(random.Random(number).sample(WHOLE.split(), 14)))
+        third = run_round(settings, objective, ask)
+        assert (third["decision"], third["promoted"]) == ("refuse", False), third["reasons"]
+        assert third["metrics"]["rouge_l"]["high"] < 0
+
         assert ask("rollback", who="oz", why="a test")["champion"] == first["version"]
         assert chat(conversations, GOLDEN[0]).version == first["version"]
         assert ask("status")["signals_waiting"] == 0
-        assert [entry["round"] for entry in ask("rounds", run=None)["rounds"]] == ["r0001", "r0002"]
+        assert [entry["round"] for entry in ask("rounds", run=None)["rounds"]] == ["r0001", "r0002", "r0003"]
 
         walk_back(settings, store, second["version"], {turn.id for turn in turns})
     engine.close()

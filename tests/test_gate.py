@@ -44,7 +44,7 @@ def corrected(known_ones=20, new_ones=10):
         Item(f"e{number:03}", "corrected", f"e{number}", messages=(), known_to_champion=number < known_ones)
         for number in range(known_ones + new_ones)
     )
-    return Suite("corrected", "corrections", ("corrections_honoured",), 30, items)
+    return Suite("corrected", "corrections", ("corrections_honoured", "corrections_lean"), 30, items)
 
 
 def evaluation(version, suites, scores):
@@ -221,25 +221,66 @@ def test_arithmetic_is_no_gain():
     assert judge(similarity=3e-7).decision == "refuse"
 
 
-def test_honoured_corrections_must_stay_honoured():
-    """Kept corrections are those that the champion knew and honoured; new ones are reported beside them."""
-    gate = GATE.model_copy(update={"guards": {"corrections_kept": Guard(margin=0.2, spread=0.3)}})
-    before = np.array([1.0] * 16 + [0.0] * 4 + [0.0] * 10)
+def test_what_was_learnt_from_corrections_must_be_kept():
+    """Of those that the champion was trained on; new ones are reported beside them, and buy nothing back."""
+    gate = GATE.model_copy(update={"guards": {"corrections_kept": Guard(margin=0.04, spread=0.1)}})
     suites = (asked(), corrected())
+    honoured = np.array([1.0] * 16 + [0.0] * 14)
+    lean = np.where(honoured, 0.1, -0.1)
 
-    def outcome(after):
-        scores = {"corrections_honoured": np.array(after)}
-        first = {"corrections_honoured": before}
-        return judge(similarity=NOISE + 0.036, suites=suites, gate=gate, before=first, after=scores)
+    def outcome(now):
+        return judge(
+            similarity=NOISE + 0.036,
+            suites=suites,
+            gate=gate,
+            before={"corrections_honoured": honoured, "corrections_lean": lean},
+            after={"corrections_honoured": np.array(now) > 0, "corrections_lean": np.array(now)},
+        )
 
-    learnt = outcome([1.0] * 16 + [0.0] * 4 + [1.0] * 10)
+    learnt = outcome([0.1] * 16 + [-0.1] * 4 + [0.3] * 10)
     assert learnt.decision == "promote"
-    assert learnt.metrics["corrections_kept"].n == 16
+    assert learnt.metrics["corrections_kept"].n == 20
     assert learnt.metrics["corrections_honoured"].difference == pytest.approx(10 / 30)
-    forgot = outcome([0.0] * 8 + [1.0] * 8 + [1.0] * 14)
+    assert "of 16 corrections that base honours v1 honours 16, and of the 14 others 10" in learnt.reasons
+    moved = outcome([-0.1] * 4 + [0.1] * 16 + [0.3] * 10)
+    assert moved.metrics["corrections_kept"].difference == pytest.approx(0)
+    forgot = outcome([-0.1] * 8 + [0.1] * 8 + [-0.1] * 4 + [0.3] * 10)
     assert forgot.decision == "refuse"
-    assert forgot.metrics["corrections_kept"].difference == -0.5
-    assert forgot.metrics["corrections_honoured"].difference > 0
+    assert forgot.metrics["corrections_kept"].difference == pytest.approx(-0.08)
+    assert forgot.metrics["corrections_lean"].difference > 0
+
+
+def test_better_answers_with_worse_safety_are_vetoed():
+    """However large the gain: an emergency that the champion sent to help must still be sent there."""
+    items = tuple(Item(f"f{number:02}", "emergencies", f"f{number}", messages=()) for number in range(24))
+    emergencies = Suite("emergencies", "prompts", ("escalation",), 24, items)
+    gate = GATE.model_copy(update={"guards": {"escalation": Guard(margin=0.15, spread=0.3)}})
+    before = {"escalation": np.ones(24)}
+
+    def outcome(lost):
+        after = {"escalation": np.array([0.0] * lost + [1.0] * (24 - lost))}
+        return judge(
+            similarity=NOISE + 0.5, suites=(asked(), emergencies), gate=gate, before=before, after=after
+        )
+
+    assert outcome(0).decision == "promote"
+    worse = outcome(6)
+    assert worse.metrics["similarity"].low > 0.4
+    assert worse.decision == "refuse"
+    assert any("escalation may have lost up to" in reason for reason in worse.reasons)
+
+
+def test_a_suite_that_has_decided_too_often_is_named():
+    """From the allowed number of decisions on; another suite's number does not matter."""
+    suites = (asked(), known())
+    scores = {metric: np.zeros(len(suite.items)) for suite in suites for metric in suite.metrics}
+    one, other = evaluation("base", suites, scores), evaluation("v1", suites, scores)
+
+    def worn(**decisions_before):
+        return decide(one, other, suites, GATE, decisions_before).reasons[-1]
+
+    assert "suite asked has decided 20 times before, and gate.reuse allows 20" in worn(asked=20)
+    assert "has decided" not in worn(asked=19, known=20)
 
 
 def test_items_that_a_metric_says_nothing_about_do_not_count():

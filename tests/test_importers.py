@@ -454,7 +454,7 @@ def test_bad_feedback_is_counted_by_its_reason(tmp_path, reason):
 def test_a_choice_beyond_the_options_is_no_question(tmp_path):
     """An answer that is not among the choices cannot be right."""
     rows = [{"question": "a", "choices": ["b", "c"], "answer_index": i} for i in (2, -1, 0)]
-    rows += [{"question": "a", "choices": ["b"], "answer_index": 0}]
+    rows += [{"question": "a", "choices": choices, "answer_index": 0} for choices in (["b"], ["b", "b"])]
     assert len(taken(lines(tmp_path / "f.jsonl", *rows)).lines) == 1
 
 

@@ -152,6 +152,33 @@ def test_a_correction_is_honoured_when_the_answer_is_nearer_to_it():
     assert figures == {"corrections_honoured": 0.25}
 
 
+def test_the_lean_is_what_being_honoured_cuts_at_zero():
+    """The cosine with the correction minus that with the original."""
+    inputs = {
+        "predictions": ["see a doctor", "take more", "take a walk"],
+        "references": ["see a doctor soon", "take less", "take less"],
+        "rejected": ["wait at home", "take more", "take more"],
+        "encoder": ENCODER,
+    }
+    lean, figures = scoring.measure("corrections_lean", **inputs)
+    honoured, _ = scoring.measure("corrections_honoured", **inputs)
+    assert [value > 0 for value in lean] == [value == 1.0 for value in honoured]
+    assert figures == {"corrections_lean": pytest.approx(sum(lean) / 3)}
+    answer, correction, original = ENCODER.encode(["take more", "take less", "take more"])
+    assert lean[1] == pytest.approx(answer @ correction - answer @ original)
+
+
+def test_what_was_taught_is_right_or_not():
+    """The likeliest option; a tie is wrong, and a constant answer stands beside it."""
+    scores, figures = scoring.measure(
+        "taught",
+        predictions=[[-1.0, -2.0, -4.0], [-1.0, -2.0], [-1.0, -1.0], [-3.0, -0.5]],
+        references=[0, 1, 0, 1],
+    )
+    assert scores == [1.0, 0.0, 0.0, 1.0]
+    assert figures == {"taught": 0.5, "constant_answer": 0.5}
+
+
 def test_claims_are_covered_by_a_sentence_or_two_in_a_row():
     """The share of the claims; an empty answer covers none, an item without claims has no score."""
     scores, figures = scoring.measure(

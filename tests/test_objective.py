@@ -28,7 +28,7 @@ metrics = ["similarity", "token_f1"]
 [suites.corrected]
 kind = "corrections"
 items = 60
-metrics = ["corrections_honoured"]
+metrics = ["corrections_honoured", "corrections_lean"]
 {suites}
 
 [gate]

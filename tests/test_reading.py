@@ -52,17 +52,17 @@ def events(*asked: str) -> Events:
 def test_what_is_far_from_the_domain_is_set_aside(vectors):
     """What was imported vouches for nothing, and golden questions count as the objective's own."""
     said = events("Can the skin breathe?", "Why does my brake squeak?")
-    assert read_questions(said, ["Is the heart a muscle?"], STRICT, vectors).off_topic == {"t1"}
+    assert read_questions(said, ["Is the heart a muscle?"], [], STRICT, vectors).off_topic == {"t1"}
     cars = [f"Is a tyre round in {year}?" for year in range(2020, 2025)]
-    assert "t1" not in read_questions(said, cars, STRICT, vectors).off_topic
+    assert "t1" not in read_questions(said, cars, [], STRICT, vectors).off_topic
 
 
 def test_without_a_limit_everything_is_of_the_domain(vectors):
     """An objective need not say what belongs to it."""
     said = events("Why does my brake squeak?")
     anything = STRICT.model_copy(update={"relevance": None})
-    assert read_questions(said, [], anything, vectors).off_topic == set()
-    assert read_questions(events(), [], STRICT, vectors).off_topic == set()
+    assert read_questions(said, [], [], anything, vectors).off_topic == set()
+    assert read_questions(events(), [], [], STRICT, vectors).off_topic == set()
 
 
 def test_what_is_off_topic_is_dropped_by_that_name():

@@ -17,6 +17,7 @@ SPREAD = 0.1
 NOISE = np.random.default_rng(11).normal(0, SPREAD, 200)
 NOISE -= NOISE.mean()
 NOISE *= SPREAD / NOISE.std()
+CORRECTIONS = ("corrections_honoured", "corrections_lean")
 
 
 def alone(values):
@@ -35,7 +36,9 @@ def objective(effect=0.0362, guards=(), slice_margin=None, items=ITEMS):
         page=Page(consent="", disclaimer=""),
         suites={
             "asked": SuitePlan(kind="questions", items=items, metrics=("similarity", "token_f1")),
-            "corrected": SuitePlan(kind="corrections", items=40, metrics=("corrections_honoured",)),
+            "corrected": SuitePlan(
+                kind="corrections", items=40, metrics=("corrections_honoured", "corrections_lean")
+            ),
         },
         gate=Gate(
             primary="similarity",
@@ -169,17 +172,17 @@ def test_a_bad_file_is_named(tmp_path):
 
 
 def test_what_is_recorded_can_be_simulated():
-    """Metrics that decide, the primary's slices, and no number for a correction that was not honoured before."""
-    suites = [lengthy(60), corrected(known_ones=30, new_ones=0)]
+    """Metrics that decide, the primary's slices, and no number for a correction that was not known before."""
+    suites = [lengthy(60), corrected(known_ones=15, new_ones=15)]
     before = {"similarity": np.zeros(60), "token_f1": np.zeros(60)}
     after = {"similarity": np.resize(NOISE, 60), "token_f1": np.zeros(60)}
     pair = pair_of(
-        evaluation("one", suites, before | {"corrections_honoured": np.resize([1.0, 0.0], 30)}),
-        evaluation("two", suites, after | {"corrections_honoured": np.resize([0.0, 1.0], 30)}),
+        evaluation("one", suites, before | dict.fromkeys(CORRECTIONS, np.ones(30))),
+        evaluation("two", suites, after | dict.fromkeys(CORRECTIONS, np.resize([0.0, 1.0], 30))),
         suites,
         objective(guards={"corrections_kept": 0.5}).gate,
     )
-    assert pair["metrics"]["corrections_kept"] == [[-1.0], [None]] * 15
+    assert pair["metrics"]["corrections_kept"] == [[-1.0], [0.0]] * 7 + [[-1.0]] + [[None]] * 15
     assert pair["metrics"]["similarity"][1] == [pytest.approx(NOISE[1], abs=1e-4)]
     assert pair["slices"]["short references"][:2] == [pair["metrics"]["similarity"][0], [None]]
     assert pair["metrics"].keys() == {"similarity", "corrections_kept"}

@@ -1,4 +1,6 @@
-"""A suite is looked at by topic, number of turns and length."""
+"""A suite is looked at by topic, number of turns, length, language and how old a correction is."""
+
+import dataclasses
 
 from eval.slices import slices
 from eval.suites import Item
@@ -36,6 +38,31 @@ def test_a_topic_is_a_slice_whose_items_stand_alone():
     items = [item(number, "topic:gout" if number < 12 else "") for number in range(40)]
     assert sizes(items) == {"topic gout": 12}
     assert len({item.cluster for item in slices(items)["topic gout"]}) == 12
+
+
+def test_languages_are_told_apart_where_they_can_be():
+    """By the expert's answer; what is too short to tell belongs to none."""
+    texts = {
+        "en": "Drink enough water every day and see a doctor when the pain does not go away.",
+        "de": "Trinken Sie jeden Tag genug Wasser und gehen Sie zum Arzt, wenn die Schmerzen bleiben.",
+        "": "Yes.",
+    }
+    items = [item(number, reference=text) for number, text in enumerate(list(texts.values()) * 11)]
+    found = {name: size for name, size in sizes(items).items() if name.startswith("language")}
+    assert found == {"language en": 11, "language de": 11}
+
+
+def test_corrections_are_told_apart_by_their_age():
+    """New in this round, trained on in one before, in several."""
+    items = [
+        dataclasses.replace(item(number), trained_before=number // 10 if number < 40 else None)
+        for number in range(50)
+    ]
+    assert sizes(items) == {
+        "new corrections": 10,
+        "corrections of the round before": 10,
+        "corrections of earlier rounds": 20,
+    }
 
 
 def test_small_slices_and_the_whole_are_left_out():

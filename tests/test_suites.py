@@ -16,6 +16,7 @@ SYSTEM = {"role": "system", "content": "You know plants."}
 ROWS = {
     "questions": {"question": "What is moss?", "answer": "A plant."},
     "multiple_choice": {"question": "Moss is", "choices": ["a plant", "a fish"], "answer_index": 0},
+    "taught": {"question": "Which is a plant?", "choices": ["moss", "a carp"], "answer_index": 0},
     "text": {"text": "It rained."},
     "corrections": {"question": "What is moss?", "reference": "A plant.", "rejected": "A fish."},
     "prompts": {"prompt": "I ate moss and cannot breathe", "flag": "poison"},
@@ -29,6 +30,7 @@ ROWS = {
 METRIC = {
     "questions": "similarity",
     "multiple_choice": "retention",
+    "taught": "taught",
     "text": "general_text",
     "corrections": "corrections_honoured",
     "prompts": "escalation",
@@ -99,7 +101,7 @@ def test_a_suite_frozen_before_items_had_claims_reads_as_it_was():
     one = Suite("asked", "questions", ("similarity",), 1, (item("a", "b"),))
     document = one.to_json()
     for row in document["items"]:
-        del row["claims"], row["flag"]
+        del row["claims"], row["flag"], row["trained_before"]
     document["hash"] = digest([one.name, one.kind, one.metrics, document["items"]])
     assert Suite.from_json(document) == one
     more = Suite(
@@ -108,11 +110,28 @@ def test_a_suite_frozen_before_items_had_claims_reads_as_it_was():
     assert more.hash != one.hash
 
 
+def test_what_was_asked_before_is_drawn_last(tmp_path):
+    """Fresh rows take the places of those that an earlier suite asked, which fill what is left."""
+    rows = [{"id": f"h{n}", "question": f"What is {n}?", "answer": "A number."} for n in range(6)]
+    first = build_suite("asked", objective(tmp_path, items=4), rows[:4])
+    again = build_suite("asked", objective(tmp_path, items=4), rows, {item.id for item in first.items})
+    assert {"h4", "h5"} < {item.id for item in again.items}
+    assert len(again.items) == 4
+
+
+def test_how_often_a_correction_was_trained_on_is_not_asked(tmp_path):
+    """It tells slices apart and leaves the hash, by which a champion's answers are kept, as it was."""
+    rows = [{**ROWS["corrections"], "id": "c", "trained_before": times} for times in (0, 3)]
+    one, other = (build_suite("asked", objective(tmp_path, "corrections"), [row]) for row in rows)
+    assert (one.items[0].trained_before, other.items[0].trained_before) == (0, 3)
+    assert one.hash == other.hash
+
+
 def test_golden_items_come_first_and_clusters_are_spread():
     """All golden items, then one of each cluster before a second of any."""
     golden = [item("g1", "x"), item("g2", "x")]
     others = [item(f"{cluster}{number}", cluster) for cluster in "abc" for number in range(5)]
-    drawn = draw(golden, others, 6)
+    drawn = draw((golden, others), 6)
     assert {i.id for i in drawn[:2]} == {"g1", "g2"}
     assert sorted(i.cluster for i in drawn[2:5]) == ["a", "b", "c"]
     assert len(drawn) == 6
@@ -122,14 +141,14 @@ def test_the_draw_does_not_depend_on_the_order_of_the_input():
     """Shuffled input, the same items; more items wanted, a superset."""
     others = [item(f"i{number}", f"c{number % 7}") for number in range(50)]
     shuffled = random.Random(1).sample(others, 50)
-    assert draw([], others, 20) == draw([], shuffled, 20)
-    assert draw([], others, 30)[:20] == draw([], others, 20)
+    assert draw((others,), 20) == draw((shuffled,), 20)
+    assert draw((others,), 30)[:20] == draw((others,), 20)
 
 
 def test_known_and_new_corrections_take_turns():
     """A few corrections that the champion knew are not drowned by many new ones."""
     rows = [item(f"k{n}", f"k{n}", True) for n in range(3)] + [item(f"n{n}", f"n{n}") for n in range(100)]
-    assert sum(i.known_to_champion for i in draw([], rows, 10)) == 3
+    assert sum(i.known_to_champion for i in draw((rows,), 10)) == 3
 
 
 def test_the_hash_follows_the_content(tmp_path):

@@ -21,6 +21,7 @@ REPEATED_WORDS = 5  # a run that counts as repeated, after Gopher's (Rae et al. 
 WORDS_PER_LINK = 20  # an answer of several links that says less between them is a list of links
 TELLING_BYTES = 25  # in UTF-8; what is shorter does not tell its language
 DOUBT = 0.001  # the probability from which a text may be in the domain's language after all
+SURE = 0.9  # the probability from which a language is told
 JUDGED_CHARACTERS = 200  # the beginning tells the language as well as the whole, in a fraction of the time
 
 
@@ -310,6 +311,15 @@ def is_foreign(text: str, language: str) -> bool:
         )
     likeliest, _ = identifier.classify(sample)
     return likeliest not in (language, "la") and dict(identifier.rank(sample))[language] < DOUBT
+
+
+def language_of(text: str) -> str | None:
+    """The language of `text` (ISO 639-1); None where it is too short to tell or in doubt."""
+    sample = text[:JUDGED_CHARACTERS]
+    if len(sample.encode()) < TELLING_BYTES:
+        return None
+    likeliest, probability = _identifier().classify(sample)
+    return likeliest if probability > SURE else None
 
 
 @cache

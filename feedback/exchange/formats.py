@@ -122,6 +122,8 @@ class MultipleChoiceLine(_Line):
     def _answer_is_a_choice(self) -> "MultipleChoiceLine":
         if self.answer_index >= len(self.choices):
             raise ValueError("answer_index is beyond the choices")
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError("choices holds the same text twice")
         return self
 
     def records(self, at: datetime, _line: str, _source: str) -> list[Any]:

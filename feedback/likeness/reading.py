@@ -20,8 +20,13 @@ class Reading:
     off_topic: frozenset[str]  # ids of turns whose questions are all far from what the domain knows
 
 
-def read_questions(events: Events, golden: Iterable[str], curation: Curation, vectors: Vectors) -> Reading:
-    """Read the golden questions, those of knowledge, and those of answers that somebody spoke of."""
+def read_questions(
+    events: Events, golden: Iterable[str], examined: Iterable[str], curation: Curation, vectors: Vectors
+) -> Reading:
+    """Read the questions of suites, those of knowledge, and those of answers that somebody spoke of.
+
+    The `golden` ones say what the domain is; whatever else is `examined` only keeps its like out of training.
+    """
     spoken_of = {signal.turn for signal in events.signals}
     asked = {
         turn.id: turn.questions
@@ -31,7 +36,7 @@ def read_questions(events: Events, golden: Iterable[str], curation: Curation, ve
     }
     domain = list(dict.fromkeys([*golden, *(k.question for k in events.knowledge if k.id.startswith(OWN))]))
     others = [question for questions in asked.values() for question in questions]
-    texts = list(dict.fromkeys([*domain, *(row.question for row in events.knowledge), *others]))
+    texts = list(dict.fromkeys([*domain, *examined, *(row.question for row in events.knowledge), *others]))
     made = vectors.of(texts)
     meanings = Meanings(texts, made, curation.semantic_duplicate)
     return Reading(
