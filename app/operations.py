@@ -30,7 +30,17 @@ from feedback.likeness.leaks import Evaluated, check_leaks
 from feedback.likeness.reading import read_questions
 from feedback.likeness.vectors import Vectors
 from feedback.privacy import Redactor
-from feedback.records import OWN, Event, Example, Knowledge, MultipleChoice, Review, StaffRole, new_id
+from feedback.records import (
+    OWN,
+    Event,
+    Example,
+    Knowledge,
+    Message,
+    MultipleChoice,
+    Review,
+    StaffRole,
+    new_id,
+)
 from feedback.store import Store
 from feedback.text import acceptable
 from training.encoder import Encoder, encoder_folder
@@ -263,7 +273,11 @@ class Operations:
     def _evaluated(self, compilation: Compilation) -> list[Evaluated]:
         """What must never be trained on: the objective's golden items and what was held out."""
         golden = [(i.id, i.first_question, i.reference or "") for i in self._examined_items()]
-        return golden + [(h.id, h.messages[-1]["content"], h.answer) for h in compilation.held_out]
+        return [
+            *golden,
+            *((h.id, h.messages[-1]["content"], h.answer) for h in compilation.held_out),
+            *((p.id, _asked(p.messages), p.chosen) for p in compilation.held_out_pairs),
+        ]
 
     def suites(self) -> list[dict[str, Any]]:
         """The suites as they would be frozen now, for `ratchet evaluate`."""
@@ -284,6 +298,18 @@ class Operations:
                 extra[name] = [
                     {"id": i.id, "question": i.question, "choices": i.choices, "answer_index": i.answer_index}
                     for i in self.store.records(MultipleChoice)
+                ]
+            elif suite.kind == "pairs":
+                extra[name] = [
+                    {
+                        "id": p.id,
+                        "messages": list(p.messages),
+                        "chosen": p.chosen,
+                        "rejected": p.rejected,
+                        "topic": p.cluster,
+                        "sources": p.sources,
+                    }
+                    for p in compilation.held_out_pairs
                 ]
         frozen = [Suite.from_json(event.payload) for event in self.store.log("suite")]
         asked = {item.id for suite in frozen for item in suite.items}
@@ -532,6 +558,11 @@ def operate(operations: Operations, operation: str, arguments: Mapping[str, Any]
     if operation not in OPERATIONS:
         raise RatchetError(f"there is no operation {operation!r}; is the server of another release?")
     return getattr(operations, operation)(**arguments)
+
+
+def _asked(messages: Sequence[Message]) -> str:
+    """The questions as one text, one a line."""
+    return "\n".join(m["content"] for m in messages if m["role"] == "user")
 
 
 def _token_counter(base: Path) -> Callable[[str], int]:

@@ -177,6 +177,8 @@ def _ask(
         expected = (item.choices or ()) if "option_likelihoods" in needs else ()
         if "likelihoods" in needs and item.reference is not None:
             expected = (item.reference,)
+        if "pair_likelihoods" in needs:
+            expected = (item.reference, item.rejected)
         pairs += [(item.messages, answer) for answer in expected]
         asked += [item.id] * (1 if item.text is not None else len(expected))
     total = len(prompts) + len(pairs) + len(texts)
@@ -201,6 +203,7 @@ def _given(suite: Suite, answers: list[str], likelihoods: Sequence[float]) -> di
         "answers": answers,
         "likelihoods": list(likelihoods),
         "option_likelihoods": [list(itertools.islice(rest, len(item.choices or ()))) for item in items],
+        "pair_likelihoods": list(zip(likelihoods[::2], likelihoods[1::2], strict=False)),
         "answer_indexes": [item.answer_index for item in items],
         "questions": [item.question for item in items],
         "references": [item.reference for item in items],

@@ -28,6 +28,7 @@ _NOUNS = {
     "corrections": "corrections",
     "prompts": "prompts",
     "disputes": "disputes",
+    "pairs": "pairs",
 }
 
 

@@ -15,7 +15,9 @@ from eval import scoring
 from feedback.compiling.curation import Curation
 from feedback.errors import UsageError
 
-Kind = Literal["questions", "multiple_choice", "taught", "text", "corrections", "prompts", "disputes"]
+Kind = Literal[
+    "questions", "multiple_choice", "taught", "text", "corrections", "prompts", "disputes", "pairs"
+]
 
 # The gate takes this one itself: `corrections_lean` on those corrections that the champion was trained on, gained
 # and lost alike. Of those that it honoured alone chance could only take away.

@@ -8,6 +8,7 @@ text              text
 corrections       question (or messages), reference, rejected; known_to_champion
 prompts           question (or prompt, or messages); flag, the red flag that it shows
 disputes          question, answer, wrong (a claim), pushback (the user insists on it)
+pairs             question (or messages), chosen, rejected; sources, the statements that it comes from
 """
 
 import functools
@@ -61,12 +62,13 @@ class Item:
     text: str | None = None
     choices: tuple[str, ...] | None = None
     answer_index: int | None = None  # of the right choice
-    reference: str | None = None  # the expert's answer, or the correction
-    rejected: str | None = None  # what was corrected, or the wrong claim that the user insists on
+    reference: str | None = None  # the expert's answer, the correction, or the answer that people prefer
+    rejected: str | None = None  # what was corrected, the other answer, or the claim that the user insists on
     known_to_champion: bool = False  # the champion's own training data held this correction
     trained_before: int | None = None  # in how many earlier rounds this correction was trained on
     claims: tuple[str, ...] | None = None  # what the answer must say
     flag: str | None = None  # the red flag that the prompt shows
+    sources: tuple[str, ...] | None = None  # ids of all statements behind it: by them an erasure finds it
 
     @property
     def question(self) -> str:
@@ -110,17 +112,20 @@ class Suite:
 
 def _item_from_json(row: Mapping[str, Any]) -> Item:
     sequences = {
-        key: tuple(row[key]) for key in ("messages", "choices", "claims") if row.get(key) is not None
+        key: tuple(row[key])
+        for key in ("messages", "choices", "claims", "sources")
+        if row.get(key) is not None
     }
     return Item(**{**row, **sequences})
 
 
 def _as_hashed(item: Item) -> dict[str, Any]:
     """What is asked of `item`, without what it leaves empty of the fields that suites frozen earlier did not have."""
+    later = ("claims", "flag", "sources")
     return {
         key: value
         for key, value in asdict(item).items()
-        if key != "trained_before" and (value or key not in ("claims", "flag"))
+        if key != "trained_before" and (value or key not in later)
     }
 
 
@@ -179,6 +184,18 @@ class _Correction(_Asked):
     trained_before: int | None = None
 
 
+class _Pair(_Asked):
+    chosen: Text
+    rejected: Text
+    sources: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _they_differ(self) -> "_Pair":
+        if self.chosen == self.rejected:
+            raise ValueError("chosen and rejected are the same text")
+        return self
+
+
 class _Prompt(_Asked):
     question: Text | None = Field(None, validation_alias=AliasChoices("question", "prompt"))
     flag: str | None = None
@@ -205,6 +222,7 @@ _ROWS: dict[Kind, type[_Row]] = {
     "corrections": _Correction,
     "prompts": _Prompt,
     "disputes": _Dispute,
+    "pairs": _Pair,
 }
 
 
@@ -286,6 +304,8 @@ def _item(raw: Any, suite: str, kind: Kind, system_prompt: str, where: str) -> I
         asked["reference"] = row.answer
     if isinstance(row, _Dispute):
         asked["rejected"] = row.wrong
+    if isinstance(row, _Pair):
+        asked["reference"] = row.chosen
     key = row.id or digest(asked)[:16]
     claims = row.claims if isinstance(row, _Question) else None
     return Item(id=key, suite=suite, cluster=row.cluster or row.topic or key, claims=claims, **asked)

@@ -112,6 +112,13 @@ def suites():
                 ),
             ),
         ),
+        Suite(
+            "preferred",
+            "pairs",
+            ("preference",),
+            1,
+            (Item("f", "preferred", "f", messages=ask("how"), reference="so", rejected="not at all"),),
+        ),
     )
 
 
@@ -128,7 +135,7 @@ def test_every_metric_is_taken_on_what_was_asked_once():
     evaluation = run(parrot)
     assert parrot.asked == [
         *("drink water", "sleep", "drink water", "rest a while"),  # answers, then the expert's answers
-        *("green", "of metal", "It rained.", "take less salt"),
+        *("green", "of metal", "It rained.", "take less salt", "so", "not at all"),
     ]
     asked = evaluation.suites["asked"]
     assert asked["answers"] == {"a": "drink water", "b": "sleep"}
@@ -141,6 +148,7 @@ def test_every_metric_is_taken_on_what_was_asked_once():
     assert evaluation.suites["known"]["figures"]["constant_answer"] == 1.0
     assert evaluation.suites["prose"]["figures"]["perplexity"] == pytest.approx(math.exp(2))
     assert evaluation.suites["corrected"]["scores"]["corrections_honoured"] == {"e": 1.0}
+    assert evaluation.suites["preferred"]["scores"]["preference"] == {"f": pytest.approx(0.8)}
 
 
 def test_an_item_that_a_metric_says_nothing_about_has_no_score():
@@ -175,7 +183,13 @@ def test_progress_counts_up_to_the_total_of_each_suite():
     run(Parrot(), progress=lambda *report: seen.append(report))
     assert seen[:3] == [("asked", 1, 4), ("asked", 2, 4), ("asked", 4, 4)]
     last = {suite: (done, total) for suite, done, total in seen}
-    assert last == {"asked": (4, 4), "known": (2, 2), "prose": (1, 1), "corrected": (1, 1)}
+    assert last == {
+        "asked": (4, 4),
+        "known": (2, 2),
+        "prose": (1, 1),
+        "corrected": (1, 1),
+        "preferred": (2, 2),
+    }
 
 
 def test_a_number_that_is_none_names_item_and_metric():
@@ -198,9 +212,9 @@ def test_a_finished_suite_is_not_asked_again(tmp_path):
     first, second = Parrot(), Parrot()
     begun = run(first, suites()[:2], folder=tmp_path)
     whole = run(second, folder=tmp_path)
-    assert second.asked == ["It rained.", "take less salt"]
+    assert second.asked == ["It rained.", "take less salt", "so", "not at all"]
     assert {name: whole.suites[name] for name in begun.suites} == begun.suites
-    assert len(list((tmp_path / "v0001-a").iterdir())) == 4
+    assert len(list((tmp_path / "v0001-a").iterdir())) == 5
 
 
 def test_other_settings_versions_and_suites_are_asked_anew(tmp_path):

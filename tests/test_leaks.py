@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.errors import RatchetError
-from feedback.likeness.leaks import check_leaks
+from feedback.likeness.leaks import check_leaks, taught
 from feedback.records import Example
 
 QUESTION = "How long should an adult rest after a mild concussion?"
@@ -77,3 +77,11 @@ def test_an_equal_question_is_always_found(found):
     question = " ".join(found)
     with pytest.raises(RatchetError, match="asks the question of the evaluation item 'x'"):
         check_leaks([row(question.upper() + "?")], [("y", "Nothing like it", ""), ("x", question, "")])
+
+
+def test_all_answers_that_a_row_teaches_are_named():
+    """Equal and nearly equal ones, each by its name; a row that only judges an answer as poor teaches nothing."""
+    answers = {"one": ANSWER, "two": ANSWER + " Rest.", "three": ANSWER.upper(), "other": QUESTION * 3}
+    assert taught([row("Why?", chosen=ANSWER)], answers) == {"one", "two", "three"}
+    assert taught([row("Why?", chosen=ANSWER, kind="unpaired", label=False)], answers) == set()
+    assert taught([row("Why?", chosen="Rest.")], {"short": "Rest."}) == set()

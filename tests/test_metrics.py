@@ -139,6 +139,18 @@ def test_retention_is_the_lead_over_the_best_wrong_option():
     assert figures == {"retention": pytest.approx(-0.625), "accuracy": 0.25, "constant_answer": 0.75}
 
 
+def test_preference_is_the_lead_of_what_people_prefer():
+    """Continuous, a tie ranked wrong; how often the preferred answer is the longer one stands beside it."""
+    scores, figures = scoring.measure(
+        "preference",
+        predictions=[(-1.0, -3.0), (-2.0, -1.5), (-1.0, -1.0), (-1.0, -2.5)],
+        chosen=["see a doctor", "rest", "walk", "drink"],
+        rejected=["wait", "rest at home", "swim", "run far"],
+    )
+    assert scores == [2.0, -0.5, 0.0, 1.5]
+    assert figures == {"preference": 0.75, "ranked_right": 0.5, "chosen_longer": 0.25}
+
+
 def test_a_correction_is_honoured_when_the_answer_is_nearer_to_it():
     """Nearer to the correction 1, nearer to the original 0; a tie or no answer 0."""
     scores, figures = scoring.measure(

@@ -26,6 +26,7 @@ ROWS = {
         "wrong": "A fish.",
         "pushback": "No, a fish!",
     },
+    "pairs": {"question": "What is moss?", "chosen": "A plant.", "rejected": "A fish.", "sources": ["s1"]},
 }
 METRIC = {
     "questions": "similarity",
@@ -35,6 +36,7 @@ METRIC = {
     "corrections": "corrections_honoured",
     "prompts": "escalation",
     "disputes": "insistence",
+    "pairs": "preference",
 }
 
 
@@ -85,7 +87,7 @@ def test_questions_get_the_system_prompt_and_the_reference(tmp_path):
 
 
 def test_what_an_item_must_say_and_shows_comes_along(tmp_path):
-    """Claims of a question, the flag of a prompt, and a dispute as the turns that led to it."""
+    """Claims of a question, the flag of a prompt, a dispute as the turns that led to it, what is behind a pair."""
     row = {**ROWS["questions"], "claims": ["Moss is a plant."]}
     (question,) = build_suite("asked", objective(tmp_path, lines=[row])).items
     assert question.claims == ("Moss is a plant.",)
@@ -94,6 +96,8 @@ def test_what_an_item_must_say_and_shows_comes_along(tmp_path):
     (dispute,) = build_suite("asked", objective(tmp_path, "disputes", [ROWS["disputes"]])).items
     assert [m["role"] for m in dispute.messages] == ["system", "user", "assistant", "user"]
     assert (dispute.question, dispute.reference, dispute.rejected) == ("No, a fish!", "Yes.", "A fish.")
+    (pair,) = build_suite("asked", objective(tmp_path, "pairs", [ROWS["pairs"]])).items
+    assert (pair.reference, pair.rejected, pair.sources) == ("A plant.", "A fish.", ("s1",))
 
 
 def test_a_suite_frozen_before_items_had_claims_reads_as_it_was():
@@ -101,7 +105,7 @@ def test_a_suite_frozen_before_items_had_claims_reads_as_it_was():
     one = Suite("asked", "questions", ("similarity",), 1, (item("a", "b"),))
     document = one.to_json()
     for row in document["items"]:
-        del row["claims"], row["flag"], row["trained_before"]
+        del row["claims"], row["flag"], row["sources"], row["trained_before"]
     document["hash"] = digest([one.name, one.kind, one.metrics, document["items"]])
     assert Suite.from_json(document) == one
     more = Suite(
@@ -186,6 +190,7 @@ def test_a_suite_that_was_changed_is_refused(tmp_path):
         ("multiple_choice", {**ROWS["multiple_choice"], "choices": ["a", "a"]}, r"two different texts"),
         ("corrections", {"question": "What?", "reference": "A."}, r"rejected: is missing"),
         ("text", {}, r"text: is missing"),
+        ("pairs", {**ROWS["pairs"], "rejected": "A plant."}, r"chosen and rejected are the same text"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, kind, line, complaint):

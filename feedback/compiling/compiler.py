@@ -17,6 +17,7 @@ from feedback.compiling.planting import dictates, novel_claims
 from feedback.compiling.raters import Label
 from feedback.compiling.standing import Standing
 from feedback.likeness.clusters import Meanings
+from feedback.likeness.leaks import taught
 from feedback.likeness.sides import Side, SideBook
 from feedback.records import Example, Knowledge, Message, Review, Signal, Turn
 from feedback.text import normalised
@@ -51,6 +52,18 @@ class HeldOut:
     messages: tuple[Message, ...]
     answer: str
     cluster: str
+
+
+@dataclass(frozen=True)
+class HeldOutPair:
+    """Two answers to a question that is never trained on, of which people prefer one."""
+
+    id: str  # the first of `sources`
+    messages: tuple[Message, ...]  # with the system prompt first
+    chosen: str
+    rejected: str
+    cluster: str
+    sources: tuple[str, ...]  # the signals behind it
 
 
 @dataclass
@@ -92,6 +105,7 @@ class Compilation:
     knowledge: Tally
     new_sides: Mapping[str, tuple[str, Side]]
     unusual: tuple[str, ...] = ()  # people whose votes wait for a reviewer
+    held_out_pairs: tuple[HeldOutPair, ...] = ()
 
     def document(self) -> dict:
         """The funnel as a JSON document."""
@@ -134,13 +148,15 @@ def compile_events(
     workshop.look_around()
     workshop.take_knowledge()
     workshop.take_signals()
+    rows = workshop.rows.finished()
     return Compilation(
-        rows=workshop.rows.finished(),
+        rows=rows,
         held_out=tuple(workshop.held_out.values()),
         signals=workshop.signals,
         knowledge=workshop.knowledge,
         new_sides=book.new,
         unusual=tuple(sorted(workshop.said.unusual)),
+        held_out_pairs=workshop.held_out_pairs(rows),
     )
 
 
@@ -160,7 +176,9 @@ class _Workshop:
         self.curation = curation
         self.book = book
         self.off_topic = off_topic
-        self.rows = RowBook({"role": "system", "content": system_prompt}, curation, versions)
+        system = {"role": "system", "content": system_prompt}
+        self.rows = RowBook(system, curation, versions)
+        self.rows_held_out = RowBook(system, curation, versions)  # by the same rules; nobody trains on them
         self.said = Standing(events.signals, events.reviews, curation.suspicion_limit)
         self.held_out: dict[str, HeldOut] = {}
         self.signals = Tally()
@@ -179,10 +197,13 @@ class _Workshop:
                 self._note_corrections(turn)
                 self.said.meet(turn)
                 if self.said.rated(turn.id):
-                    self.rows.expect(turn)
+                    self._book_of(turn).expect(turn)
             if "held_out" in sides and len(sides) > 1:
                 self.touched.add(conversation[0].conversation)
         self.said.settle()
+
+    def _book_of(self, turn: Turn) -> RowBook:
+        return self.rows_held_out if self.book.side(turn.id) == "held_out" else self.rows
 
     def _note_corrections(self, turn: Turn) -> None:
         """What a reviewer stands behind counts beyond its turn: what was wrong, and what is held out."""
@@ -216,6 +237,19 @@ class _Workshop:
         self.rows.learn((question,), told.text, grounds)
         return "kept"
 
+    def held_out_pairs(self, rows: Sequence[Example]) -> tuple[HeldOutPair, ...]:
+        """One pair for each statement, but none whose preferred answer one of `rows` teaches."""
+        self.rows_held_out.pair_up()
+        self.rows_held_out.settle_contradictions()
+        pairs: dict[str, HeldOutPair] = {}
+        for row in self.rows_held_out.finished():
+            if row.kind == "preference" and row.rejected.strip() and row.chosen != row.rejected:
+                first = row.sources[0]
+                pair = HeldOutPair(first, row.prompt, row.chosen, row.rejected, row.cluster, row.sources)
+                pairs.setdefault(first, pair)
+        known = taught(rows, {key: pair.chosen for key, pair in pairs.items()})
+        return tuple(pair for key, pair in pairs.items() if key not in known)
+
     # signals
 
     def take_signals(self) -> None:
@@ -240,11 +274,15 @@ class _Workshop:
         if side == "held_out":
             for signal in signals:
                 self._hold_out(turn, signal)
+            self._take_statements(turn, signals)
             return {s.id: "held_out" for s in signals}
         if turn.conversation in self.touched:
             return {s.id: "conversation_touches_held_out" for s in signals}
         if reason := self.book.bridges(turn.id, "", turn.questions):
             return {s.id: reason for s in signals}
+        return self._take_statements(turn, signals)
+
+    def _take_statements(self, turn: Turn, signals: list[Signal]) -> dict[str, str]:
         outcomes = {s.id: "comment" for s in signals if s.kind == "comment"}
         for signal in signals:
             if signal.kind == "correction":
@@ -278,9 +316,10 @@ class _Workshop:
             return reason
         # A reviewer stands behind it: no person's share.
         grounds = Grounds("correction", (signal.id,), *self.book.place(turn.id), mended=better.changed_by)
-        self.rows.learn(turn.messages, better.text, grounds)
+        rows = self._book_of(turn)
+        rows.learn(turn.messages, better.text, grounds)
         if turn.answer.strip():
-            self.rows.prefer(turn.messages, better.text, turn.answer, turn.version, grounds)
+            rows.prefer(turn.messages, better.text, turn.answer, turn.version, grounds)
         return "kept"
 
     def _is_refuted(self, turn: Turn, answer: str) -> bool:
@@ -310,7 +349,7 @@ class _Workshop:
         if reason:
             return outcomes | {s.id: reason for s in agreeing}
         grounds = self._grounds("thumb", turn, agreeing, label, answer.changed_by)
-        self.rows.judge(turn, answer.text, liked, grounds)
+        self._book_of(turn).judge(turn, answer.text, liked, grounds)
         return outcomes | {s.id: "kept" for s in agreeing}
 
     def _take_choices(self, turn: Turn, choices: list[Signal]) -> dict[str, str]:
@@ -344,7 +383,7 @@ class _Workshop:
             return outcomes | {s.id: reason for s in agreeing}
         grounds = self._grounds("choice", turn, agreeing, label, chosen.changed_by)
         for rejected in losers:
-            self.rows.prefer(turn.messages, chosen.text, rejected, turn.version, grounds)
+            self._book_of(turn).prefer(turn.messages, chosen.text, rejected, turn.version, grounds)
         return outcomes | {s.id: "kept" for s in agreeing}
 
     def _by_label(self, votes: list[Signal], label: Label | None) -> tuple[list[Signal], dict[str, str]]:
@@ -361,7 +400,7 @@ class _Workshop:
             return None
         if dictates(turn.messages[-1]["content"]):
             return "dictated_prompt"
-        return self.rows.over_cap({s.user for s in signals}, self.book.place(turn.id)[0])
+        return self._book_of(turn).over_cap({s.user for s in signals}, self.book.place(turn.id)[0])
 
     def _grounds(
         self, rule: str, turn: Turn, signals: list[Signal], label: Label, mended: tuple[str, ...]

@@ -4,7 +4,7 @@ It keeps no books and trusts none: it compares the texts themselves, exactly.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from feedback.errors import RatchetError
 from feedback.likeness.sides import TELLING_WORDS
@@ -30,9 +30,17 @@ def check_leaks(rows: Iterable[Example], evaluated: Iterable[Evaluated]) -> None
         for text in dict.fromkeys([*asked, "\n".join(asked)]):
             if name := questions.find(text):
                 raise _leak(row, "asks the question", name)
-        is_taught = row.label is not False and _is_telling(row.chosen or "")
-        if is_taught and (name := answers.find(row.chosen)):
+        if _teaches(row) and (name := answers.find(row.chosen)):
             raise _leak(row, "teaches the answer", name)
+
+
+def taught(rows: Iterable[Example], answers: Mapping[str, str]) -> set[str]:
+    """The names of those `answers` ({name: text}) that one of `rows` teaches."""
+    known = _Texts()
+    for name, answer in answers.items():
+        if _is_telling(answer):
+            known.add(name, answer)
+    return {name for row in rows if _teaches(row) for name in known.like(row.chosen)}
 
 
 def _leak(row: Example, does: str, name: str) -> RatchetError:
@@ -40,6 +48,10 @@ def _leak(row: Example, does: str, name: str) -> RatchetError:
         f"the {row.kind} row {row.id[:12]} ({row.rule}, from {', '.join(row.sources[:3])}) {does} of the "
         f"evaluation item {name!r}; remove one of the two, nothing was frozen"
     )
+
+
+def _teaches(row: Example) -> bool:
+    return row.label is not False and _is_telling(row.chosen or "")
 
 
 def _is_telling(answer: str) -> bool:
@@ -64,12 +76,13 @@ class _Texts:
 
     def find(self, text: str) -> str | None:
         """The name of a text that equals `text` or nearly does."""
-        if name := self._names.get(normalised(text)):
-            return name
+        return self._names.get(normalised(text)) or next(self.like(text), None)
+
+    def like(self, text: str) -> Iterator[str]:
+        """The names of all texts that equal `text` or nearly do."""
         triples = shingles(text)
         shared = Counter(number for triple in triples for number in self._having.get(triple, ()))
         for number, both in shared.items():
             name, size = self._sizes[number]
             if both >= NEARLY_EQUAL * (len(triples) + size - both):
-                return name
-        return None
+                yield name
