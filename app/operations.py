@@ -28,6 +28,7 @@ from feedback.exchange.formats import FORMATS
 from feedback.exchange.importers import import_part
 from feedback.likeness.leaks import Evaluated, check_leaks
 from feedback.likeness.reading import read_questions
+from feedback.likeness.topics import TopicBook
 from feedback.likeness.vectors import Vectors
 from feedback.privacy import Redactor
 from feedback.records import (
@@ -41,6 +42,7 @@ from feedback.records import (
     StaffRole,
     new_id,
 )
+from feedback.satisfaction import Satisfaction, satisfaction
 from feedback.store import Store
 from feedback.text import acceptable
 from training.encoder import Encoder, encoder_folder
@@ -517,7 +519,7 @@ class Operations:
     # what is going on
 
     def status(self) -> dict[str, Any]:
-        """Champion, signals that wait, the last decision, what runs now."""
+        """Champion, signals that wait, how people like each version, the last decision, what runs now."""
         finished = [event.payload for event in self.store.log("round")]
         last = finished[-1] if finished else None
         keys = ("round", "decision", "version", "promoted")
@@ -526,9 +528,20 @@ class Operations:
             "withdrawn_by_erasure": champion_withdrawn(self.store.log(*MOVES)),
             "signals_waiting": self.signals_waiting(),
             "corrections_awaiting_review": len(self.store.awaiting_review()),
+            "satisfaction": [one.document() for one in self.people()],
             "last_round": {key: last[key] for key in keys} if last else None,
             "running": RunFolder.running(self.settings.home),
         }
+
+    def people(self) -> list[Satisfaction]:
+        """How end users like each version's answers, also on the same mix of topics."""
+        return satisfaction(self.store, lambda turns: self._topics.of(turns))
+
+    @cached_property
+    def _topics(self) -> TopicBook:
+        own = {item.question: item.cluster for item in self._golden_items() if item.cluster != item.id}
+        own |= {row.question: row.topic for row in self._own_knowledge() if row.topic}
+        return TopicBook(self.store, self._vectors, own)
 
     def signals_waiting(self) -> int:
         """How many signals and reviews came since the last finished round."""

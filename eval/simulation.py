@@ -11,7 +11,7 @@ from eval.bootstrap import MIN_CLUSTERS, POWER, bounds
 from eval.gate import for_slices, promotes
 from eval.objective import KEPT, LEAN, Gate, Objective, in_words
 from feedback.errors import UsageError
-from feedback.satisfaction import wilson
+from feedback.proportions import wilson
 
 FILE = "differences.json"  # in the objective's folder
 RESAMPLES = 1000  # in each interval of a simulated round; a real one has more

@@ -1,13 +1,16 @@
 """How people like what each version answers, and how much they say at all."""
 
-import math
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from typing import Any
 
+from feedback.proportions import Adjusted, adjusted, wilson
 from feedback.schema import naive
 from feedback.store import Store
 
-NORMAL_QUANTILE = 1.959964  # of 97.5 %: a two-sided interval of 95 %
+TopicsOf = Callable[[Sequence[str]], Mapping[str, str]]  # ids of turns -> {turn: topic}, where one is known
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,9 @@ class Satisfaction:
     version: str
     up: int  # turns with a thumb up
     rated: int  # turns with a thumb
+    adjusted: Adjusted | None = (
+        None  # on the mix of topics of all versions; None where too little is known of it
+    )
 
     @property
     def share(self) -> float:
@@ -28,19 +34,43 @@ class Satisfaction:
         """The 95 % interval of `share`."""
         return wilson(self.up, self.rated)
 
+    def document(self) -> dict[str, Any]:
+        """As `ratchet status --json` prints it."""
+        low, high = self.interval
+        return asdict(self) | {"share": self.share, "low": low, "high": high}
 
-def satisfaction(store: Store) -> list[Satisfaction]:
-    """By version, in the order in which they first answered; a version that nobody rated is left out."""
+
+def satisfaction(store: Store, topics_of: TopicsOf) -> list[Satisfaction]:
+    """By version, in the order in which they first answered; a version that nobody rated is left out.
+
+    One version alone is not adjusted: there is nothing to compare it with, and no topic is asked for.
+    """
     query = """
         WITH said AS (
             SELECT turn, json_extract_string(value, '$.rating') AS rating FROM current_signal
             WHERE kind = 'rating' AND role = 'user')
-        SELECT turn.version, count(*) FILTER (said.rating = '1'), count(*)
+        SELECT turn.version, turn.id, said.rating = '1'
         FROM said JOIN turn ON turn.id = said.turn
         WHERE said.rating <> '0' AND turn.source = 'chat' AND turn.red_flag IS NULL
-        GROUP BY turn.version ORDER BY min(turn.id)"""
+        ORDER BY turn.id"""
     with store.reader() as cursor:
-        return [Satisfaction(*row) for row in cursor.execute(query).fetchall()]
+        rows = cursor.execute(query).fetchall()
+    versions = dict.fromkeys(version for version, _, _ in rows)
+    topics = topics_of([turn for _, turn, _ in rows]) if len(versions) > 1 else {}
+    ups: dict[str, Counter] = defaultdict(Counter)
+    tries: dict[str, Counter] = defaultdict(Counter)
+    for version, turn, up in rows:
+        ups[version][topics.get(turn)] += up
+        tries[version][topics.get(turn)] += 1
+    rated = {
+        version: {topic: (ups[version][topic], count) for topic, count in tries[version].items()}
+        for version in versions
+    }
+    found = adjusted(rated)
+    return [
+        Satisfaction(version, ups[version].total(), tries[version].total(), found[version])
+        for version in versions
+    ]
 
 
 def signals_per_day(store: Store, since: datetime) -> dict[date, int]:
@@ -48,12 +78,3 @@ def signals_per_day(store: Store, since: datetime) -> dict[date, int]:
     query = "SELECT happened::DATE, count(*) FROM signal WHERE happened >= ? GROUP BY 1 ORDER BY 1"
     with store.reader() as cursor:
         return dict(cursor.execute(query, [naive(since)]).fetchall())
-
-
-def wilson(successes: int, tries: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927); `tries` is at least 1."""
-    z2 = NORMAL_QUANTILE**2
-    share = successes / tries
-    middle = (share + z2 / (2 * tries)) / (1 + z2 / tries)
-    reach = NORMAL_QUANTILE * math.sqrt(share * (1 - share) / tries + z2 / (4 * tries**2)) / (1 + z2 / tries)
-    return max(0.0, middle - reach), min(1.0, middle + reach)

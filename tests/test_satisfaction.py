@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from feedback.records import Signal, Turn, new_id
-from feedback.satisfaction import Satisfaction, satisfaction, signals_per_day, wilson
+from feedback.satisfaction import Satisfaction, satisfaction, signals_per_day
 from feedback.store import Store
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -33,7 +33,7 @@ def test_the_last_word_of_end_users_counts(tmp_path: Path):
     with Store.open(tmp_path / "store.duckdb") as store:
         store.add(first, second, third, *said)
         store.add(later, reviewed, rule, foreign)
-        found = satisfaction(store)
+        found = satisfaction(store, lambda turns: {})
         assert sorted(found, key=lambda one: one.version) == [
             Satisfaction("base", 2, 2),
             Satisfaction("v1", 0, 1),
@@ -41,10 +41,23 @@ def test_the_last_word_of_end_users_counts(tmp_path: Path):
         assert signals_per_day(store, AT + timedelta(hours=1)) == {date(2026, 11, 21): 2}
 
 
-@pytest.mark.parametrize(
-    ("successes", "tries", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (7, 10, 0.3968, 0.8922), (0, 10, 0.0, 0.2775), (1, 1, 0.2065, 1.0)],
-)
-def test_wilsons_interval(successes: int, tries: int, low: float, high: float):
-    """The textbook's numbers (the first is from Newcombe 1998), also at the ends where others leave the scale."""
-    assert wilson(successes, tries) == pytest.approx((low, high), abs=1e-4)
+def test_versions_are_compared_on_the_same_mix_of_topics(tmp_path: Path):
+    """Each rated turn counts in the topic that is known of it; where one version alone was rated none is asked for."""
+    easy, hard = [answer("base") for _ in range(8)], [answer("base") for _ in range(2)]
+    later = [answer("v1") for _ in range(5)], [answer("v1") for _ in range(5)]
+    topics = {turn.id: "colds" for turn in (*easy, *later[0])} | {
+        turn.id: "migraine" for turn in (*hard, *later[1])
+    }
+    with Store.open(tmp_path / "store.duckdb") as store:
+        store.add(*easy, *hard, *(thumb(turn, 1) for turn in easy), *(thumb(turn, -1) for turn in hard))
+        (alone,) = satisfaction(store, lambda turns: pytest.fail("nothing is compared"))
+        assert (alone.share, alone.adjusted) == (0.8, None)
+        store.add(*later[0], *later[1])
+        store.add(*(thumb(turn, 1) for turn in later[0]), *(thumb(turn, -1) for turn in later[1]))
+        found = satisfaction(store, lambda turns: {turn: topics[turn] for turn in turns})
+    base, v1 = sorted(found, key=lambda one: one.version)
+    assert (base.share, v1.share) == (0.8, 0.5)
+    assert base.adjusted.share == v1.adjusted.share == pytest.approx(0.65)
+    document = base.document()
+    assert (document["low"], document["high"]) == base.interval
+    assert document["adjusted"].keys() == {"share", "low", "high", "covered"}

@@ -21,7 +21,7 @@ from app.web.edge import UNQUEUED, Updates
 from eval.objective import Objective
 from feedback.errors import RatchetError, Refused
 from feedback.records import digest
-from feedback.satisfaction import satisfaction, signals_per_day
+from feedback.satisfaction import signals_per_day
 
 STYLES = Path(__file__).parent / "static" / "rounds.css"
 WHILE_RUNNING_S, OTHERWISE_S = 2, 15  # between two looks
@@ -264,7 +264,7 @@ class RoundsPage:
         """{part: its properties}."""
         now, store = datetime.now(UTC), self._operations.store
         busy, outlook = self._levers.busy(), self._schedule.outlook(now)
-        reports, people = self._reports.all(), satisfaction(store)
+        reports, people = self._reports.all(), self._operations.people()
         newest = reports[0] if reports else None
         current = newest if busy and newest and not newest.decided and newest.resumable else None
         opened = next((report for report in reports if report.name == chosen), newest)

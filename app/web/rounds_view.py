@@ -9,6 +9,7 @@ from app.reports import STEPS, Case, Report, Score
 from app.schedule import Outlook
 from app.web.plots import Whisker, columns, curve, differences, whiskers
 from eval.objective import Gate
+from feedback.proportions import Adjusted
 from feedback.records import Event
 from feedback.satisfaction import Satisfaction
 
@@ -133,12 +134,29 @@ def liked(found: Sequence[Satisfaction], champion: str) -> str:
     if not found:
         return "<p class='quiet'>Nobody has rated an answer yet.</p>"
     rows = [
-        Whisker(f"{one.version}", one.share, *one.interval, "serves" if one.version == champion else "")
+        Whisker(
+            one.version,
+            one.share,
+            *one.interval,
+            "serves" if one.version == champion else "",
+            note=_of_the_same_mix(one.adjusted),
+        )
         for one in found[-LATEST:]
     ]
     total = sum(one.rated for one in found)
     caption = f"Liked, of {_count(total, 'rated answer')}; share and 95 % interval"
     return whiskers(caption, rows, ("version", "thumbs up"), digits=0, percent=True)
+
+
+def _of_the_same_mix(found: Adjusted | None) -> str:
+    if found is None:
+        return ""
+    part = (
+        "the same mix of topics"
+        if found.covered > 0.995
+        else f"{found.covered:.0%} of the same mix of topics"
+    )
+    return f"{found.share:.0%} on {part}, {found.low:.0%} to {found.high:.0%}"
 
 
 def signals(per_day: Mapping[date, int], today: date, days: int) -> str:

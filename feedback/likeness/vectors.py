@@ -45,6 +45,16 @@ class Vectors:
         blocks = [self._block(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)]
         return np.concatenate(blocks, dtype=np.float32) if blocks else np.empty((0, 0), np.float32)
 
+    def kept(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """As `of`, by text, for those of `texts` that were read before: no model is asked."""
+        digests = {text: vector_digest(text) for text in texts}
+        kept = dict(self._store.vectors(self._encoder.name, list(digests.values())))
+        return {
+            text: np.frombuffer(kept[digest], "<f2").astype(np.float32)
+            for text, digest in digests.items()
+            if digest in kept
+        }
+
     def _block(self, texts: Sequence[str]) -> np.ndarray:
         digests = [vector_digest(text) for text in texts]
         kept = dict(self._store.vectors(self._encoder.name, digests))
