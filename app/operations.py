@@ -154,7 +154,7 @@ class Operations:
         events = events or self.store.events()
         events = dataclasses.replace(events, knowledge=[*self._own_knowledge(), *events.knowledge])
         curation, examined = self.objective.curation, self._examined_items()
-        golden = [item.question for item in examined if self._kind_of(item) == "questions"]
+        golden = [item.question for item in self._golden_items()]
         asked = [item.first_question for item in examined]
         reading = read_questions(events, golden, asked, curation, self._vectors)
         compilation = compile_events(
@@ -178,17 +178,20 @@ class Operations:
     def _vectors(self) -> Vectors:
         return Vectors(self.store, Encoder(encoder_folder(self.objective.encoder, self.settings.cache)))
 
+    def _golden_items(self) -> list[Item]:
+        return self._own_items("questions")
+
     def _examined_items(self) -> list[Item]:
         """The objective's own items whose like must not be trained on."""
+        return self._own_items("questions", "multiple_choice", "prompts", "disputes")
+
+    def _own_items(self, *kinds: str) -> list[Item]:
         return [
             item
             for name, suite in self.objective.suites.items()
-            if suite.kind in ("questions", "multiple_choice", "prompts", "disputes")
+            if suite.kind in kinds
             for item in golden_items(name, self.objective)
         ]
-
-    def _kind_of(self, item: Item) -> str:
-        return self.objective.suites[item.suite].kind
 
     def _own_knowledge(self) -> list[Knowledge]:
         """The objective's own knowledge: always there, never imported."""
