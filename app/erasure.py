@@ -172,7 +172,10 @@ def _clear_run(
             count += 1
     if trained:
         return count + sum(_remove(file) for file in run.path.iterdir() if file.name not in KEPT)
-    return count + (_remove(run.path / "suites.json") if asked else 0)  # last: it tells that there is more
+    if asked:
+        count += sum(_remove(page) for page in run.path.glob("*report.html*"))  # a draft of it too
+        count += _remove(run.path / "suites.json")  # last: it tells that there is more
+    return count
 
 
 def _scores_alone(evaluation: dict[str, Any], ids: Collection[str]) -> dict[str, Any]:

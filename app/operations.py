@@ -42,7 +42,7 @@ from feedback.records import (
     StaffRole,
     new_id,
 )
-from feedback.satisfaction import Satisfaction, satisfaction
+from feedback.satisfaction import Satisfaction, by_week, satisfaction, speakers
 from feedback.store import Store
 from feedback.text import acceptable
 from training.encoder import Encoder, encoder_folder
@@ -71,6 +71,7 @@ OPERATIONS = (
     "review",
     "begin_round",
     "finish_round",
+    "voices",
     "suites",
     "promote",
     "rollback",
@@ -389,6 +390,17 @@ class Operations:
             self.store.add(Event(new_id(now), "round", login(), document, now))
         return document
 
+    def voices(self, run: str) -> dict[str, Any]:
+        """What the report of the round `run` says of people: how they liked each version, who is behind its data."""
+        plan = RunFolder(self.settings.home / "runs" / run).read("plan.json")
+        manifest = self.settings.home / "datasets" / plan["dataset_hash"] / "manifest.json"
+        signals = json.loads(manifest.read_text("utf-8"))["sources"]["feedback"] if manifest.exists() else []
+        return {
+            "liked": [_shares(one) for one in self.people()],
+            "weeks": [(week.isoformat(), _shares(one)) for week, one in by_week(self.store)],
+            "behind": speakers(self.store, signals),
+        }
+
     def rounds(self, run: str | None) -> dict[str, Any]:
         """Past rounds, or one in full."""
         log = [event.payload for event in self.store.log("round")]
@@ -579,6 +591,10 @@ def operate(operations: Operations, operation: str, arguments: Mapping[str, Any]
 def _asked(messages: Sequence[Message]) -> str:
     """The questions as one text, one a line."""
     return "\n".join(m["content"] for m in messages if m["role"] == "user")
+
+
+def _shares(one: Satisfaction) -> dict[str, Any]:
+    return {"version": one.version, "up": one.up, "rated": one.rated}
 
 
 def _token_counter(base: Path) -> Callable[[str], int]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from app.run_folder import Holder, RunFolder
 from eval.bootstrap import interval
 from eval.objective import Gate
+from feedback.satisfaction import Satisfaction
 from training.registry import BASE, versions
 
 STEPS = ("freeze", "sft", "dpo", "choose", "champion", "candidate", "decide")
@@ -63,6 +65,22 @@ class Report:
         steps, seconds = last["step"] - first["step"], last["elapsed_s"] - first["elapsed_s"]
         return seconds / steps * (last["steps"] - last["step"]) if steps > 0 and seconds > 0 else None
 
+    def seconds(self) -> dict[str, float]:
+        """What each of STEPS took, where progress.jsonl says so; asking again after a stop is counted."""
+        found: dict[str, float] = {}
+        champion = f"evaluate {self.plan['champion']} on "
+        last: tuple[str, float] = ("", 0.0)
+        for line in self.progress:
+            step, elapsed = line["stage"], line["elapsed_s"]
+            if step.startswith("evaluate "):
+                step = "champion" if step.startswith(champion) else "candidate"
+                goes_on = last[0] == step and last[1] <= elapsed
+                found[step] = found.get(step, 0.0) + elapsed - (last[1] if goes_on else 0.0)
+            else:
+                found[step] = elapsed  # training goes on counting after a stop
+            last = (step, elapsed)
+        return found
+
     def losses(self) -> dict[str, list[tuple[int, float]]]:
         """(step, loss) by training stage; what was trained again after a stop counts once."""
         found: dict[str, dict[int, float]] = {}
@@ -93,6 +111,38 @@ class Case:
     candidate: str
     before: float  # the scores
     after: float
+
+
+@dataclass(frozen=True)
+class Voices:
+    """What people had said when a report was written."""
+
+    liked: Sequence[Satisfaction]  # by version, in the order in which they first answered
+    weeks: Sequence[tuple[date, Satisfaction]]  # Mondays, the oldest first
+    behind: Mapping[str, int]  # {role: how many people said what the dataset was made of}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Voices":
+        """Those that the operation `voices` gave."""
+        return cls(
+            [Satisfaction(**one) for one in document["liked"]],
+            [(date.fromisoformat(week), Satisfaction(**one)) for week, one in document["weeks"]],
+            document["behind"],
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that one finished round left behind."""
+
+    report: Report
+    scores: Mapping[str, Sequence[Score]]  # the primary and the guards, of every version examined until then
+    won: Sequence[Case]
+    lost: Sequence[Case]
+    dataset: Mapping[str, Any] | None  # its manifest; None once it was erased
+    before: Sequence[
+        Report
+    ]  # the rounds whose candidates were its champion, and that one's; the oldest first
 
 
 class Reports:
@@ -134,11 +184,13 @@ class Reports:
         found = {metric for report in self.all() for metric in self._scored(report)}
         return sorted(found, key=lambda metric: (metric != self._gate.primary, metric))
 
-    def scores(self, metric: str) -> list[Score]:
-        """Every version that was examined on the same items as the last one was, the oldest first."""
-        by_suite = [
-            entry for report in reversed(self.all()) for entry in self._scored(report).get(metric, [])
-        ]
+    def scores(self, metric: str, until: str | None = None) -> list[Score]:
+        """Every version that was examined on the same items as the last one was, the oldest first.
+
+        The last one is that of the round `until`, if it is named.
+        """
+        rounds = [report for report in reversed(self.all()) if until is None or report.name <= until]
+        by_suite = [entry for report in rounds for entry in self._scored(report).get(metric, [])]
         latest = by_suite[-1][0] if by_suite else None
         return list({score.version: score for suite, score in by_suite if suite == latest}.values())
 
@@ -168,6 +220,26 @@ class Reports:
         won = [case for case in reversed(ranked) if case.after > case.before]
         lost = [case for case in ranked if case.after < case.before]
         return won[:count], lost[:count]
+
+    def findings(self, name: str, count: int) -> Findings:
+        """The round `name`, which is finished, with as many wins and losses as `count`."""
+        report = self.one(name)
+        won, lost = self.cases(name, count)
+        manifest = self._home / "datasets" / report.plan["dataset_hash"] / "manifest.json"
+        found = {metric: self.scores(metric, name) for metric in (self._gate.primary, *self._gate.guards)}
+        return Findings(
+            report,
+            {metric: scores for metric, scores in found.items() if scores},
+            won,
+            lost,
+            json.loads(manifest.read_text("utf-8")) if manifest.exists() else None,
+            self._before(report),
+        )
+
+    def _before(self, report: Report) -> list[Report]:
+        made = {other.version: other for other in self.all() if other.name < report.name}
+        champion = made.get(report.plan["champion"])
+        return [*self._before(champion), champion] if champion else []
 
     def _scored(self, report: Report) -> dict[str, list[tuple[str, Score]]]:
         """{metric: [(the suite's hash, champion), (the suite's hash, candidate)]} of a finished round."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from app.door import Ask
@@ -46,7 +47,9 @@ def run_round(
         evaluate(settings, run, log)
         decision = judge(settings, objective, run)
         promoted = promote and decision.decision == "promote" and move_pointer(ask, run, decision)
-        return record(ask, run, decision, promoted)
+        document = record(ask, run, decision, promoted)
+        report(settings, objective, ask, run)
+        return document
 
 
 def freeze(settings: Settings, ask: Ask, max_steps: int | None, log: Log) -> RunFolder:
@@ -143,6 +146,18 @@ def record(ask: Ask, run: RunFolder, decision: Decision, promoted: bool) -> dict
     ask("finish_round", run=run.name, document=document)
     run.write("decision.json", document)
     return document
+
+
+def report(settings: Settings, objective: Objective, ask: Ask, run: RunFolder) -> None:
+    """Write report.html, for people: what was decided, why, and on what grounds."""
+    from app.reports import Reports, Voices
+    from app.web.round_report import CASES, round_report
+
+    voices = Voices.from_json(ask("voices", run=run.name))
+    found = Reports(settings.home, objective.gate).findings(run.name, CASES)
+    run.write_page(
+        "report.html", round_report(objective.title, objective.gate, found, voices, datetime.now(UTC))
+    )
 
 
 def _figures(evaluation: dict[str, Any]) -> dict[str, float]:

@@ -70,6 +70,10 @@ class RunFolder:
         """Write the JSON document `name`, whole or not at all."""
         _write(self.path / name, document)
 
+    def write_page(self, name: str, page: str) -> None:
+        """Write the HTML document `name`, whole or not at all."""
+        _write_text(self.path / name, page)
+
     def attempts(self) -> list[dict[str, Any]]:
         """Who began this round, and who went on with it: {"who", "at", "promotes"} each."""
         return self.read("attempts.json") if self.has("attempts.json") else []
@@ -171,6 +175,10 @@ def is_held(home: Path) -> bool:
 
 
 def _write(file: Path, document: Any) -> None:
+    _write_text(file, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _write_text(file: Path, text: str) -> None:
     draft = file.with_name(f".{file.name}.new")
-    draft.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    draft.write_text(text, "utf-8")
     os.replace(draft, file)

@@ -90,6 +90,7 @@ class Site:
         from app.web import chat, review, rounds
         from app.web.api import operations_router
         from app.web.mine import mine_router
+        from app.web.report_path import report_router
         from app.web.server import Mount, build_app
 
         objective, home = self.objective, self.settings.home
@@ -107,7 +108,7 @@ class Site:
             Mount(
                 "/rounds",
                 lambda: rounds.rounds_page(self.levers, self.schedule, reports, objective, self.desk.waiting),
-                (rounds.STYLES,),
+                rounds.STYLES,
                 enter=enter(("operator",)),
             ),
         ]
@@ -115,6 +116,7 @@ class Site:
             operations_router(self.operations, token),
             self.sign_in.router(),
             mine_router(self.conversations),
+            report_router(self.operations, reports, enter(("operator",))),
         ]
         return build_app(mounts, routers, _secret(home), host, [self.conversations.sweep])
 

@@ -78,3 +78,25 @@ def signals_per_day(store: Store, since: datetime) -> dict[date, int]:
     query = "SELECT happened::DATE, count(*) FROM signal WHERE happened >= ? GROUP BY 1 ORDER BY 1"
     with store.reader() as cursor:
         return dict(cursor.execute(query, [naive(since)]).fetchall())
+
+
+def by_week(store: Store) -> list[tuple[date, Satisfaction]]:
+    """As `satisfaction`, by the week (its Monday) in which people rated; the oldest first."""
+    query = """
+        SELECT date_trunc('week', said.happened)::DATE AS week, turn.version,
+               count(*) FILTER (json_extract_string(said.value, '$.rating') = '1'), count(*)
+        FROM current_signal said JOIN turn ON turn.id = said.turn
+        WHERE said.kind = 'rating' AND said.role = 'user' AND json_extract_string(said.value, '$.rating') <> '0'
+          AND turn.source = 'chat' AND turn.red_flag IS NULL
+        GROUP BY week, turn.version ORDER BY week, min(turn.id)"""
+    with store.reader() as cursor:
+        return [(week, Satisfaction(*row)) for week, *row in cursor.execute(query).fetchall()]
+
+
+def speakers(store: Store, signals: Sequence[str]) -> dict[str, int]:
+    """How many people said `signals`, by role; of ids that are no signals nothing is counted."""
+    query = """
+        SELECT role, count(DISTINCT person) FROM signal WHERE id IN (SELECT unnest(?))
+        GROUP BY role ORDER BY role"""
+    with store.reader() as cursor:
+        return dict(cursor.execute(query, [list(signals)]).fetchall())

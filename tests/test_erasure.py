@@ -179,6 +179,8 @@ def train(home: Path, plan: dict, weights: bytes, role_of: dict[str, str]) -> st
         (run.path / name / "adapter_model.safetensors").write_bytes(weights + words.encode())
     for name in ("training.log", "evaluation.log", "progress.jsonl"):
         (run.path / name).write_text(words)
+    run.write_page("report.html", words)
+    (run.path / ".report.html.new").write_text(words)  # of a round that was killed
     sha = adapter_sha256(run.path / "adapter")
     version = f"v{plan['run'][1:]}-{sha[:8]}"
     run.write(
@@ -363,6 +365,7 @@ def test_a_run_that_only_asked_their_questions_keeps_its_weights(
     assert (document["datasets"], document["versions"]) == ([], [])
     assert (document["suites_drawn_anew"], document["serves_now"]) == (["held_out"], version)
     assert not run.has("suites.json") and run.has("adapter")
+    assert not list(run.path.glob("*report.html*"))
     suite = run.read("evaluation.json")["candidate"]["suites"]["held_out"]
     assert suite["answers"] == {}
     assert suite["scores"] == {"token_f1": {"g1": 1.0}}

@@ -34,6 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, House]
         "OMP_NUM_THREADS", "1"
     )  # in the round: two wait longer than they work on so small a model
     from app.web.api import operations_router
+    from app.web.report_path import report_router
     from app.web.rounds import STYLES, rounds_page
     from app.web.server import Mount, build_app
 
@@ -52,10 +53,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, House]
         def enter(request):
             return request.headers.get("x-operator") or None
 
-        mount = Mount("/rounds", page, (STYLES,), enter=enter)
+        mount = Mount("/rounds", page, STYLES, enter=enter)
         token = write_server_file(settings.server_file, "")
-        router = operations_router(levers.operations, token)
-        app = build_app([mount], [router], "a secret of 32 characters or more", "127.0.0.1")
+        routers = [
+            operations_router(levers.operations, token),
+            report_router(levers.operations, reports, enter),
+        ]
+        app = build_app([mount], routers, "a secret of 32 characters or more", "127.0.0.1")
         for url in listen(app):
             known = settings.server_file.read_text("utf-8").replace('"url": ""', f'"url": "{url}"')
             settings.server_file.write_text(known)
@@ -141,6 +145,14 @@ def test_a_round_is_started_watched_and_promoted(browser: Browser, site: tuple[s
     page.locator("#metric").get_by_label("corrections honoured").check()
     expect(page.locator("#scores")).to_contain_text("corrections honoured on")
     assert serious(page) == []
+
+    assert house.run.has("report.html"), "it is written when the round ends"
+    detail.get_by_role("link", name="Report").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        f"{version} was promoted: it takes the place of base."
+    )
+    expect(page.locator("#satisfaction")).to_contain_text("Liked, of 10 rated answers")
+    expect(page.locator("#lineage")).to_contain_text("24 things by 1 reviewer")
     page.context.close()
 
 
@@ -198,7 +210,7 @@ def test_a_stranger_sees_nothing(browser: Browser, site: tuple[str, House]):
     """Without a name there is no page, no configuration and no handler."""
     url, _ = site
     request = browser.new_context().request
-    for path in ("", "config", "gradio_api/info"):
+    for path in ("", "config", "gradio_api/info", "report/r0001"):
         assert request.get(url + path, max_redirects=0).status != 200, path
     assert request.post(url + "gradio_api/run/predict", data={"data": [], "fn_index": 0}).status != 200
 

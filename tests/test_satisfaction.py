@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from feedback.records import Signal, Turn, new_id
-from feedback.satisfaction import Satisfaction, satisfaction, signals_per_day
+from feedback.satisfaction import Satisfaction, by_week, satisfaction, signals_per_day, speakers
 from feedback.store import Store
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -61,3 +61,31 @@ def test_versions_are_compared_on_the_same_mix_of_topics(tmp_path: Path):
     document = base.document()
     assert (document["low"], document["high"]) == base.interval
     assert document["adjusted"].keys() == {"share", "low", "high", "covered"}
+
+
+def test_a_rating_belongs_to_the_week_in_which_it_was_given(tmp_path: Path):
+    """By Mondays and versions, the oldest first; the last word counts, where and when it was said."""
+    first, second, later = answer("base"), answer("base"), answer("v1")
+    reviewed, foreign = answer("v2"), answer("gpt", source="file.jsonl")
+    said = [thumb(first, 1), thumb(second, 1), thumb(second, -1, days=4), thumb(later, 1, days=5)]
+    said += [thumb(reviewed, 1, role="reviewer"), thumb(foreign, 1)]
+    with Store.open(tmp_path / "store.duckdb") as store:
+        store.add(first, second, later, reviewed, foreign, *said)
+        found = by_week(store)
+        assert [week for week, _ in found] == [date(2026, 11, 16), date(2026, 11, 23), date(2026, 11, 23)]
+        assert sorted(found, key=lambda entry: (entry[0], entry[1].version)) == [
+            (date(2026, 11, 16), Satisfaction("base", 1, 1)),
+            (date(2026, 11, 23), Satisfaction("base", 0, 1)),
+            (date(2026, 11, 23), Satisfaction("v1", 1, 1)),
+        ]
+
+
+def test_people_are_counted_by_what_they_said(tmp_path: Path):
+    """One who said several things is one; what is no signal counts for nobody."""
+    first, second = answer("base"), answer("base")
+    said = [thumb(first, 1), thumb(second, 1), thumb(second, 1, role="reviewer")]
+    with Store.open(tmp_path / "store.duckdb") as store:
+        store.add(first, second, *said)
+        assert speakers(store, [signal.id for signal in said]) == {"reviewer": 1, "user": 1}
+        assert speakers(store, [said[0].id, "elsewhere"]) == {"user": 1}
+        assert speakers(store, []) == {}

@@ -134,7 +134,7 @@ class PageDoor:
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._enter and self._enter(Request(scope)) is None:
-            await _shut(Request(scope))(scope, receive, send)
+            await shut(Request(scope))(scope, receive, send)
         else:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             asset = ASSETS.fullmatch(path)
@@ -171,7 +171,13 @@ class PageDoor:
         return send_with_policy
 
 
-def _shut(request: Request) -> Response:
+def page_headers() -> dict[str, str]:
+    """What an answer behind a door carries that has no scripts of its own."""
+    return {"Content-Security-Policy": _policy(()), "Cache-Control": "no-store"}
+
+
+def shut(request: Request) -> Response:
+    """What whoever may not come in is answered."""
     opened = request.method == "GET" and "text/html" in request.headers.get("accept", "")
     if opened:
         return RedirectResponse(f"{SIGN_IN}?next={quote(request.url.path)}", 303)

@@ -17,6 +17,18 @@ class Whisker:
     mark: str = ""  # a word about it, such as "serves"
     limit: float | None = None  # a bound that the interval is held against
     note: str = ""  # more numbers
+    cells: tuple[str, ...] = ()  # what stands in columns of its own, after the label
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A share at a time, with its interval."""
+
+    at: date
+    series: str  # whose it is
+    middle: float
+    low: float
+    high: float
 
 
 def whiskers(
@@ -34,8 +46,8 @@ def whiskers(
     return _table(caption, header, body)
 
 
-def differences(caption: str, rows: Sequence[Whisker], header: tuple[str, str]) -> str:
-    """As `whiskers`, but each row has a scale of its own with zero in its middle."""
+def differences(caption: str, rows: Sequence[Whisker], header: tuple[str, ...]) -> str:
+    """As `whiskers`, but each row has a scale of its own with zero in its middle; `header` names its cells too."""
     body = ""
     for row in rows:
         reach = max(abs(row.low), abs(row.high), abs(row.limit or 0)) * 1.1 or 1.0
@@ -65,6 +77,36 @@ def columns(days: Mapping[date, int], caption: str, noun: str) -> str:
     )
 
 
+def timeline(caption: str, moments: Sequence[Moment]) -> str:
+    """Shares over time, each with its whisker; the dots of every other series are hollow, its first one is named."""
+    first, last = moments[0].at, moments[-1].at
+    span = max((last - first).days, 1)
+    drawn, seen = "", list(dict.fromkeys(moment.series for moment in moments))
+    named: set[str] = set()
+    for moment in moments:
+        left = f"left:{6 + 86 * (moment.at - first).days / span:.2f}%"
+        number = seen.index(moment.series)
+        other = " class='other'" if number % 2 else ""
+        drawn += (
+            f"<i{other} style='{left};bottom:{moment.low:.1%};height:{moment.high - moment.low:.1%}'></i>"
+        )
+        drawn += f"<b{other} style='{left};bottom:{moment.middle:.1%}'></b>"
+        if moment.series not in named:
+            named.add(moment.series)
+            name = html.escape(moment.series.partition("-")[0])
+            drawn += f"<small style='{left};top:{number % 2 * 15}px'>{name}</small>"
+    ends = {moment.series: moment for moment in moments}
+    summary = f"{caption}: " + ", ".join(
+        f"{name} {end.middle:.0%} on {end.at:%d %b}" for name, end in ends.items()
+    )
+    lines = "".join(f"<u style='bottom:{share}%'><span>{share}%</span></u>" for share in (0, 50, 100))
+    return (
+        f"<figure class='plot'><figcaption>{html.escape(caption)}</figcaption>"
+        f"<div class='timeline' role='img' aria-label='{html.escape(summary)}'><div>{lines}{drawn}</div></div>"
+        f"<p class='axis'><span>{first:%d %b %Y}</span><span>{last:%d %b %Y}</span></p></figure>"
+    )
+
+
 def curve(points: Sequence[tuple[int, float]], steps: int, caption: str) -> str:
     """A line through (step, value) on a scale of `steps`, with what it says as text."""
     values = [value for _, value in points]
@@ -85,12 +127,11 @@ def curve(points: Sequence[tuple[int, float]], steps: int, caption: str) -> str:
     )
 
 
-def _table(caption: str, header: tuple[str, str], body: str) -> str:
-    name, value = header
+def _table(caption: str, header: tuple[str, ...], body: str) -> str:
+    *names, value = (f"<th scope='col'>{html.escape(name)}</th>" for name in header)
     return (
         f"<table class='whiskers'><caption>{html.escape(caption)}</caption><thead><tr>"
-        f"<th scope='col'>{html.escape(name)}</th><td></td><th scope='col'>{html.escape(value)}</th>"
-        f"</tr></thead><tbody>{body}</tbody></table>"
+        f"{''.join(names)}<td></td>{value}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
@@ -108,12 +149,13 @@ def _row(row: Whisker, scale: tuple[float, float], number: str, zero: bool = Fal
     mark = f" <small class='mark'>{html.escape(row.mark)}</small>" if row.mark else ""
     note = f"<small>{html.escape(row.note)}</small>" if row.note else ""
     numbers = [number.format(value) for value in (row.middle, row.low, row.high)]
+    cells = "".join(f"<td class='cell'>{html.escape(cell)}</td>" for cell in row.cells)
     return (
-        f"<tr><th scope='row'>{html.escape(row.label)}{mark}</th>"
+        f"<tr><th scope='row'>{html.escape(row.label)}{mark}</th>{cells}"
         f"<td class='strip' aria-hidden='true'><span>{drawn}</span></td>"
         f"<td>{numbers[0]} <small>{numbers[1]} to {numbers[2]}</small>{note}</td></tr>"
     )
 
 
 def _number(digits: int, percent: bool, signed: bool) -> str:
-    return "{:" + ("+" if signed else "") + ("." + str(digits) + ("%" if percent else "f")) + "}"
+    return "{:" + ("+" if signed else "") + ("z." + str(digits) + ("%" if percent else "f")) + "}"

@@ -23,7 +23,7 @@ from feedback.errors import RatchetError, Refused
 from feedback.records import digest
 from feedback.satisfaction import signals_per_day
 
-STYLES = Path(__file__).parent / "static" / "rounds.css"
+STYLES = tuple(Path(__file__).parent / "static" / name for name in ("plots.css", "rounds.css"))
 WHILE_RUNNING_S, OTHERWISE_S = 2, 15  # between two looks
 # The field comes a moment after its panel is told to be visible.
 TO_THE_REASON = "() => setTimeout(() => document.querySelector('#why :is(input, textarea)')?.focus(), 60)"

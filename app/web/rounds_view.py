@@ -1,13 +1,17 @@
 """What the rounds page shows, as HTML: every text that a person or a model wrote is escaped here."""
 
-import html
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from app.reports import STEPS, Case, Report, Score
 from app.schedule import Outlook
 from app.web.plots import Whisker, columns, curve, differences, whiskers
+from app.web.wording import count as _count
+from app.web.wording import duration as _duration
+from app.web.wording import spaced as _spaced
+from app.web.wording import text as _text
+from app.web.wording import when as _when
 from eval.objective import Gate
 from feedback.proportions import Adjusted
 from feedback.records import Event
@@ -194,6 +198,7 @@ def detail(
     """One round in full."""
     parts = [f"<h2>{report.name} <span class='tag'>{outcome(report, is_running)}</span></h2>"]
     if report.decided:
+        parts.append(f"<p><a href='/rounds/report/{report.name}'>Report</a></p>")
         reasons = "".join(f"<li>{_text(reason)}</li>" for reason in report.decided["reasons"])
         parts.append(f"<ul class='reasons'>{reasons}</ul>")
     elif not is_running:
@@ -315,29 +320,3 @@ def _cases(title: str, cases: Sequence[Case], report: Report) -> str:
 
 def _card(title: str, value: str, text: str) -> str:
     return f"<section class='card'><h2>{title}</h2><p class='value'>{value}</p><p class='quiet'>{text}</p></section>"
-
-
-def _text(text: object) -> str:
-    return html.escape(str(text))
-
-
-def _spaced(metric: str) -> str:
-    return _text(metric.replace("_", " "))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _when(at: datetime) -> str:
-    return f"<time datetime='{at.isoformat()}'>{at.astimezone(UTC):%d %b %Y, %H:%M} UTC</time>"
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{max(seconds, 0):.0f} s"
-    if minutes < 90:
-        return f"{minutes:.0f} min"
-    hours = minutes / 60
-    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
