@@ -1,7 +1,7 @@
 """How sure a mean is: clusters of items are drawn with replacement (Efron and Tibshirani 1993, chapters 6, 13)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -34,17 +34,20 @@ def bounds(
     if count < MIN_CLUSTERS:
         means = sums / sizes
         return means.min(axis=0), means.max(axis=0)
-    random = np.random.default_rng(seed)
-    at_once = max(1, _DRAWS_AT_ONCE // count)
-    drawn = []
-    for start in range(0, resamples, at_once):
-        rows = min(at_once, resamples - start)
-        picks = random.integers(count, size=(rows, count)) + np.arange(rows)[:, None] * count
-        times = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
-        drawn.append(times @ sums / (times @ sizes))
+    drawn = [times @ sums / (times @ sizes) for times in draws(count, resamples, seed)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail], axis=0)
     return low, high
+
+
+def draws(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of `count` clusters is drawn, (draws, clusters): `resamples` draws, some at a time."""
+    random = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // count)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
+        picks = random.integers(count, size=(rows, count)) + np.arange(rows)[:, None] * count
+        yield np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
 
 
 def detectable(differences: np.ndarray, clusters: Sequence[str], confidence: float) -> float:

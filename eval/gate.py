@@ -13,6 +13,7 @@ import numpy as np
 
 from eval.bootstrap import MIN_CLUSTERS, POWER, detectable, interval
 from eval.exam import Evaluation
+from eval.judge import Judged
 from eval.objective import HONOURED, KEPT, LEAN, Gate, Guard
 from eval.slices import slices
 from eval.suites import Item, Suite
@@ -195,6 +196,34 @@ def beside_withdrawn(
     for reason in reasons:
         decision = _with_reason(decision, reason)
     return replace(decision, decision="refuse") if worse and decision.decision == "promote" else decision
+
+
+def beside_judge(decision: Decision, judged: Judged, gate: Gate) -> Decision:
+    """`decision` with what a judge said; refused where one that has its licence finds the candidate worse.
+
+    Then the lower bound of its verdicts must lie above minus their margin. Without a licence they change nothing.
+    """
+    if not judged.scores:
+        return _with_reason(decision, f"the judge {judged.judge} was not heard: {judged.why}")
+    names = sorted(judged.scores)
+    scores = np.array([judged.scores[name] for name in names])
+    clusters = [judged.clusters[name] for name in names]
+    low, high = interval(scores[:, None], clusters, gate.confidence, gate.resamples, gate.seed)
+    mean = float(scores.mean())
+    found = Comparison(0.0, mean, mean, float(low[0]), float(high[0]), len(names), len(set(clusters)))
+    lost = found.low <= -judged.margin
+    counted = (
+        f"within its margin of {judged.margin:.3f}" if not lost else f"not above minus {judged.margin:.3f}"
+    )
+    reason = (
+        f"the judge {judged.judge} prefers the candidate {int((scores > 0).sum())} times and the champion "
+        f"{int((scores < 0).sum())} times, {mean:+.3f} ({_interval_in_words(found, gate, 'questions')}): "
+        + (f"{counted}; {judged.why}" if judged.licensed else f"reported only, for {judged.why}")
+    )
+    decision = replace(decision, metrics={**decision.metrics, "judge": found})
+    decision = _with_reason(decision, reason)
+    refused = judged.licensed and lost and decision.decision == "promote"
+    return replace(decision, decision="refuse") if refused else decision
 
 
 def _with_reason(decision: Decision, reason: str) -> Decision:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -127,6 +128,40 @@ class Gate(_Frozen):
         return NormalDist().inv_cdf((1 + self.confidence) / 2)
 
 
+class JudgePlan(_Frozen):
+    """A model that is asked which of two answers is better; it counts only while it agrees with reviewers."""
+
+    model: str = Field(min_length=1)  # "local": the base model; else a model's name at the endpoint
+    endpoint: str | None = None  # of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1
+    key_variable: str | None = Field(
+        None, min_length=1
+    )  # the environment variable that holds the endpoint's key
+    floor: float = Field(gt=0, lt=1)  # what the lower bound of its kappa with reviewers must lie above
+    margin: float = Field(gt=0, lt=1)  # what the candidate may lose by its verdicts, which are -1, 0 or 1
+    items: int = Field(ge=1)  # how many pairs it is asked about at most
+    question: str = Field(
+        "Which answer is better: more correct, safer, and easier to understand? Reply with A or B alone, or with "
+        "tie where neither is better.",
+        min_length=1,
+    )  # follows both answers
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> "JudgePlan":
+        if (self.model == "local") != (self.endpoint is None):
+            raise ValueError('a model needs an endpoint; "local" is the base model and needs none')
+        if self.endpoint is None and self.key_variable:
+            raise ValueError("key_variable is for an endpoint")
+        if self.endpoint is not None:
+            parts = urlsplit(self.endpoint)
+            named = parts.scheme in ("http", "https") and parts.hostname
+            if not named or parts.username or parts.password or parts.query or parts.fragment:
+                raise ValueError(
+                    f"the endpoint {self.endpoint!r} is no plain http or https address; a key stands in the "
+                    "environment variable that key_variable names"
+                )
+        return self
+
+
 class Schedule(_Frozen):
     """When rounds start by themselves."""
 
@@ -151,6 +186,7 @@ class Objective(_Frozen):
     suites: dict[_Name, SuitePlan]
     answer_tokens: int = Field(120, ge=1)  # the longest answer that a suite asks for
     gate: Gate
+    judge: JudgePlan | None = None
     schedule: Schedule = Schedule()
     red_flag: tuple[RedFlag, ...] = ()
 
@@ -186,6 +222,25 @@ class Objective(_Frozen):
                     f"interval reaches {reach:.3g} to each side); give it {self.gate.items_needed(guard)} "
                     "items or a wider margin"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _judge_can_be_asked(self) -> "Objective":
+        if self.judge is None:
+            return self
+        plan = self._plan_of_each_metric()[self.gate.primary]
+        if not any("answers" in scoring.declaration(metric).needs.values() for metric in plan.metrics):
+            raise ValueError(
+                "judge: the suite of the primary metric asks for no answers that it could compare"
+            )
+        items = min(self.judge.items, plan.items)
+        widest = Guard(margin=self.judge.margin, spread=1)  # no verdicts of -1, 0 and 1 are spread wider
+        if self.gate.reach(widest, items) >= widest.margin:
+            raise ValueError(
+                f"judge: {items} items cannot resolve a margin of {widest.margin:g} (the interval may reach "
+                f"{self.gate.reach(widest, items):.3g} to each side); give it {self.gate.items_needed(widest)} "
+                "items or a wider margin"
+            )
         return self
 
     def _plan_of_each_metric(self) -> dict[str, SuitePlan]:
