@@ -40,6 +40,7 @@ KEPT = (  # of a run that was trained on what is erased
     "decision.json",
     "failure.json",
 )
+JUDGE = ("judge.json", "reviewers_pairs.json")  # the one with words goes last: it tells that there is more
 WHY = "a person's words were erased"
 GONE = "what it was trained or examined on was erased; the next round begins anew"
 
@@ -116,7 +117,9 @@ def clear(home: Path, store: Store, found: Survey) -> int:
     count = sum(_remove(home / "datasets" / name) for name in datasets)
     count += sum(map(_remove, (home / "datasets").glob(".draft-*")))
     for plan in (home / "runs").glob("r*/plan.json"):
-        count += _clear_run(RunFolder(plan.parent), datasets, tainted, found.traces.ids)
+        run = RunFolder(plan.parent)
+        count += _clear_judge(run, found.traces.ids | found.traces.reviews)
+        count += _clear_run(run, datasets, tainted, found.traces.ids)
     count += _clear_evaluations(home / "evaluations", tainted, found.traces.ids)
     theirs = Words(found.traces.texts)
     names = found.traces.ids | found.traces.reviews | {found.person}
@@ -176,6 +179,16 @@ def _clear_run(
         count += sum(_remove(page) for page in run.path.glob("*report.html*"))  # a draft of it too
         count += _remove(run.path / "suites.json")  # last: it tells that there is more
     return count
+
+
+def _clear_judge(run: RunFolder, ids: Collection[str]) -> int:
+    """Remove what a judge was or would be asked, where it holds their words; its verdicts are in the decision."""
+    documents = [name for name in JUDGE if run.has(name)]
+    if not any(names_any(run.read(name), ids) for name in documents):
+        return 0
+    if not run.has("decision.json"):
+        run.write("failure.json", {"reason": GONE, "resumable": False})
+    return sum(_remove(run.path / name) for name in documents)
 
 
 def _scores_alone(evaluation: dict[str, Any], ids: Collection[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from app.domain import load_domain
 from app.run_folder import RunFolder
 from app.settings import Settings, read_settings
 from eval.exam import Evaluation, examine
+from eval.judge import Judged, hear, rival_answers
 from eval.objective import Objective
 from eval.suites import Suite
 from feedback.errors import RatchetError
+from feedback.pairs import Pair
+from feedback.privacy import Redactor
 from training.background import work_in_background
 from training.registry import adapter_of
 
@@ -70,6 +74,33 @@ def examine_version(
     )
 
 
+def hear_judge(
+    settings: Settings,
+    objective: Objective,
+    reviewed: Sequence[Pair],
+    rivals: Sequence[Pair],
+    progress: Any,
+) -> Judged:
+    """What the objective's judge says; one that cannot be asked has no licence, and the round goes on."""
+    from app.judges import LocalJudge, endpoint_judge
+
+    redact = Redactor(objective.curation.language, objective.curation.help_lines).redact
+    rivals = [pair.redacted(redact) for pair in rivals]
+    plan = objective.judge
+    try:
+        if plan.endpoint is None:
+            from training.base_model import base_model_folder
+            from training.responder import Responder
+
+            base = base_model_folder(objective.base_model, settings.cache, log=_to_stderr)
+            judge = LocalJudge(Responder(base), plan.question)
+        else:
+            judge = endpoint_judge(plan, os.environ)
+        return hear(judge, plan, reviewed, rivals, objective.gate, progress)
+    except RatchetError as error:
+        return Judged.unheard(plan, str(error))
+
+
 def main(run_path: str) -> int:
     """Examine the champion and the candidate of the round in `run_path`; exit status."""
     work_in_background()
@@ -79,14 +110,17 @@ def main(run_path: str) -> int:
         objective = load_domain(settings)
         suites = [Suite.from_json(document) for document in run.read("suites.json")]
         candidate = run.read("run.json")["version"]
-        documents = {}
+        found = {}
         for role, version in (("champion", run.read("plan.json")["champion"]), ("candidate", candidate)):
             reporter = Reporter(run.path / "progress.jsonl", version)
             adapter = adapter_of(settings.home, version)
-            documents[role] = examine_version(
-                settings, objective, suites, version, adapter, reporter
-            ).to_json()
-        run.write("evaluation.json", documents)
+            found[role] = examine_version(settings, objective, suites, version, adapter, reporter)
+        if objective.judge:
+            frozen = run.read("reviewers_pairs.json") if run.has("reviewers_pairs.json") else []
+            reviewed = [Pair.from_json(pair) for pair in frozen]
+            rivals = rival_answers(suites, found["champion"], found["candidate"], objective.gate)
+            run.write("judge.json", hear_judge(settings, objective, reviewed, rivals, reporter).to_json())
+        run.write("evaluation.json", {role: evaluation.to_json() for role, evaluation in found.items()})
     except (RatchetError, OSError, MemoryError) as error:
         run.write(
             "failure.json", {"reason": f"evaluation: {error or type(error).__name__}", "resumable": True}

@@ -30,6 +30,7 @@ from feedback.likeness.leaks import Evaluated, check_leaks
 from feedback.likeness.reading import read_questions
 from feedback.likeness.topics import TopicBook
 from feedback.likeness.vectors import Vectors
+from feedback.pairs import reviewers_pairs
 from feedback.privacy import Redactor
 from feedback.records import (
     OWN,
@@ -258,6 +259,8 @@ class Operations:
         run = RunFolder.new(self.settings.home / "runs")
         suites = self._suites(compilation, selection.rows, champion)
         run.write("suites.json", [suite.to_json() for suite in suites])
+        if self.objective.judge:
+            run.write("reviewers_pairs.json", self._reviewers_pairs(events, compilation))
         plan = {
             "run": run.name,
             "dataset": str(self.settings.home / "datasets" / manifest["hash"]),
@@ -275,6 +278,15 @@ class Operations:
         }
         run.write("plan.json", plan)
         return plan
+
+    def _reviewers_pairs(self, events: Events, compilation: Compilation) -> list[dict[str, Any]]:
+        """What reviewers preferred since the last finished round, for a judge to be measured by."""
+        clusters = {source: row.cluster for row in compilation.rows for source in row.sources}
+        clusters |= {held_out.id: held_out.cluster for held_out in compilation.held_out}
+        pairs = reviewers_pairs(
+            events.signals, events.reviews, self.store.turns_among, self._last_signal(), clusters
+        )
+        return [pair.redacted(self.redactor.redact).to_json() for pair in pairs]
 
     def _evaluated(self, compilation: Compilation) -> list[Evaluated]:
         """What must never be trained on: the objective's golden items and what was held out."""
@@ -560,8 +572,12 @@ class Operations:
 
     def signals_waiting(self) -> int:
         """How many signals and reviews came since the last finished round."""
+        return self.store.signals_since(self._last_signal())
+
+    def _last_signal(self) -> str:
+        """The id of the last signal or review that a finished round knew of."""
         finished = self.store.log("round")
-        return self.store.signals_since(finished[-1].payload["last_signal"] if finished else "")
+        return finished[-1].payload["last_signal"] if finished else ""
 
     # who may enter the desk and the rounds page
 

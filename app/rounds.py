@@ -17,7 +17,8 @@ from app.door import Ask
 from app.run_folder import RunFolder, only_round
 from app.settings import Settings, login
 from eval.exam import Evaluation
-from eval.gate import Decision, beside_withdrawn, decide
+from eval.gate import Decision, beside_judge, beside_withdrawn, decide
+from eval.judge import Judged
 from eval.objective import Objective
 from eval.suites import Suite
 from feedback.errors import RatchetError
@@ -73,7 +74,10 @@ def train(settings: Settings, run: RunFolder, log: Log) -> None:
 
 
 def evaluate(settings: Settings, run: RunFolder, log: Log) -> None:
-    """Champion and candidate on the frozen suites, in a child process; leaves evaluation.json."""
+    """Champion and candidate on the frozen suites, in a child process; leaves evaluation.json.
+
+    Where the objective names a judge, it is asked there too and leaves judge.json.
+    """
     if not run.has("evaluation.json"):
         _run_job("app.examination", settings, run, "evaluation.log", log)
 
@@ -99,6 +103,8 @@ def judge(settings: Settings, objective: Objective, run: RunFolder) -> Decision:
             suites,
             objective.gate,
         )
+    if run.has("judge.json"):
+        decision = beside_judge(decision, Judged.from_json(run.read("judge.json")), objective.gate)
     run.write("gate.json", decision.to_json())
     return decision
 

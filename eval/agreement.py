@@ -64,22 +64,28 @@ def agree_by_slice(pairs: Sequence[Pair], verdicts: Sequence[Preference], gate: 
 
     Parts of fewer than `MIN_CLUSTERS` clusters are left out; the intervals hold together (Bonferroni).
     """
-    said = {pair.id: (pair.preferred, verdict) for pair, verdict in zip(pairs, verdicts, strict=True)}
+    preferred = {pair.id: pair.preferred for pair in pairs}
+    verdict_on = {pair.id: verdict for pair, verdict in zip(pairs, verdicts, strict=True)}
     items = [_item(pair) for pair in pairs]
     parts = slices(items)
     for kind in sorted({pair.kind for pair in pairs}):
         part = [item for item, pair in zip(items, pairs, strict=True) if pair.kind == kind]
         if len(part) < len(items) and len({item.cluster for item in part}) >= MIN_CLUSTERS:
             parts[kind] = part
-    confidence = 1 - (1 - gate.confidence) / max(len(parts), 1)
+    corrected = _for_parts(gate, len(parts))
     return {
         name: agree(
-            *zip(*(said[item.id] for item in part), strict=True),
+            [preferred[item.id] for item in part],
+            [verdict_on[item.id] for item in part],
             [item.cluster for item in part],
-            gate.model_copy(update={"confidence": confidence}),
+            corrected,
         )
         for name, part in parts.items()
     }
+
+
+def _for_parts(gate: Gate, count: int) -> Gate:
+    return gate.model_copy(update={"confidence": 1 - (1 - gate.confidence) / max(count, 1)})
 
 
 def _item(pair: Pair) -> Item:
@@ -107,7 +113,8 @@ def license_judge(
         return False, f"it does not surely agree with reviewers: {_in_words(whole, floor, gate)}"
     for name, part in parts.items():
         if part.high < floor:
-            return False, f"it surely does not agree with reviewers on {name}: {_in_words(part, floor, gate)}"
+            words = _in_words(part, floor, _for_parts(gate, len(parts)))
+            return False, f"it surely does not agree with reviewers on {name}: {words}"
     return True, f"it agrees with reviewers: {_in_words(whole, floor, gate)}"
 
 

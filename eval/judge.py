@@ -95,26 +95,26 @@ def hear(
     reviewed, rivals = (_drawn(pairs, plan.items) for pairs in (reviewed, rivals))
     known = compare(judge, reviewed, lambda *done: progress("reviewers' pairs, by the judge", *done))
     found = compare(judge, rivals, lambda *done: progress("both answers, by the judge", *done))
-    whole, parts = None, {}
-    if reviewed:
-        preferred, verdicts = [pair.preferred for pair in reviewed], [opinion.verdict for opinion in known]
-        whole = agree(preferred, verdicts, [pair.cluster for pair in reviewed], gate)
-        parts = agree_by_slice(reviewed, verdicts, gate)
+    verdicts = [opinion.verdict for opinion in known]
+    preferred = [pair.preferred for pair in reviewed]
+    whole = agree(preferred, verdicts, [pair.cluster for pair in reviewed], gate) if reviewed else None
+    parts = agree_by_slice(reviewed, verdicts, gate) if reviewed else {}
     licensed, why = license_judge(plan.floor, whole, parts, gate)
+    both = [*known, *found]
     return Judged(
-        plan.model,
-        plan.endpoint,
-        plan.margin,
-        licensed,
-        why,
-        whole,
-        parts,
-        {pair.id: pair.preferred for pair in reviewed},
-        {pair.id: opinion.verdict for pair, opinion in zip(reviewed, known, strict=True)},
-        {pair.id: _SCORES[opinion.verdict] for pair, opinion in zip(rivals, found, strict=True)},
-        {pair.id: pair.cluster for pair in rivals},
-        sum(opinion.forward != opinion.backward for opinion in (*known, *found)),
-        sum("unclear" in (opinion.forward, opinion.backward) for opinion in (*known, *found)),
+        judge=plan.model,
+        endpoint=plan.endpoint,
+        margin=plan.margin,
+        licensed=licensed,
+        why=why,
+        agreement=whole,
+        slices=parts,
+        preferred={pair.id: pair.preferred for pair in reviewed},
+        verdicts={pair.id: verdict for pair, verdict in zip(reviewed, verdicts, strict=True)},
+        scores={pair.id: _SCORES[opinion.verdict] for pair, opinion in zip(rivals, found, strict=True)},
+        clusters={pair.id: pair.cluster for pair in rivals},
+        contradicted=sum(opinion.forward != opinion.backward for opinion in both),
+        unclear=sum("unclear" in (opinion.forward, opinion.backward) for opinion in both),
     )
 
 

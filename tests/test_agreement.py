@@ -87,10 +87,10 @@ SURE = Agreement(0.7, 0.5, 0.8, 60, 30)
         ),
         (
             SURE,
-            {"choices": Agreement(0.1, -0.1, 0.39, 20, 20)},
+            {"choices": Agreement(0.1, -0.1, 0.39, 20, 20), "1 turn": SURE},
             False,
             "it surely does not agree with reviewers on choices: "
-            "kappa 0.10, 95 % interval -0.10 to 0.39, 20 pairs, floor 0.4",
+            "kappa 0.10, 97.5 % interval -0.10 to 0.39, 20 pairs, floor 0.4",
         ),
         (
             SURE,

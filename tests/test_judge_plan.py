@@ -1,5 +1,7 @@
 """What an objective may say of a judge."""
 
+from pathlib import Path
+
 import pytest
 
 from eval.objective import load_objective
@@ -81,3 +83,14 @@ def test_there_must_be_answers_to_compare(tmp_path):
         text.replace('primary = "similarity"', 'primary = "log_likelihood"')
     )
     assert "judge: the suite of the primary metric asks for no answers" in refusal(folder)
+
+
+def test_the_table_in_the_readme_loads(tmp_path):
+    """As it is written there, and with the lines that are commented out."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    table = readme.split("```toml\n")[1].split("```")[0]
+    assert load_objective(write(tmp_path, gate=table)).judge.model == "local"
+    elsewhere = (
+        table.replace("# endpoint", "endpoint").replace("# key_", "key_").replace('"local"', '"tester"')
+    )
+    assert load_objective(write(tmp_path, gate=elsewhere)).judge.key_variable == "JUDGE_KEY"
