@@ -174,5 +174,5 @@ def test_the_decision_hears_the_judge(operations: Operations, settings: Settings
     run.write("judge.json", judged.to_json())
     decision = judge(settings, operations.objective, run)
     assert decision.metrics["judge"].candidate == -1.0
-    assert "not above minus 0.600; it agrees" in decision.reasons[-1]
+    assert "more than its margin of 0.600 may be lost; it agrees" in decision.reasons[-1]
     assert run.read("gate.json") == json.loads(json.dumps(decision.to_json()))
