@@ -104,8 +104,8 @@ def test_a_judge_that_agrees_is_licensed_and_vetoes():
     assert decision.reasons == (
         *WON.reasons,
         "the judge local prefers the candidate 10 times and the champion 30 times, -0.500 (95 % interval "
-        f"{found.low:.3f} to {found.high:.3f}, 40 questions): more than its margin of 0.300 may be lost; it agrees with "
-        "reviewers: kappa 1.00, 95 % interval 1.00 to 1.00, 40 pairs, floor 0.4",
+        f"{found.low:.3f} to {found.high:.3f}, 40 questions): more than its margin of 0.300 may be lost; it agrees "
+        "with reviewers: kappa 1.00, 95 % interval 1.00 to 1.00, 40 pairs, floor 0.4",
     )
 
 
