@@ -6,7 +6,7 @@ A command runs an operation in its own process, or, while a server has the store
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +16,18 @@ from app.accounts import Accounts
 from app.erasure import Survey, clear, clear_backups, survey
 from app.run_folder import RunFolder, no_round
 from app.settings import Settings, login
+from app.suite_book import EXAMINED, SuiteBook
 from eval.objective import Objective
-from eval.suites import Item, Suite, build_suites, golden_items, read_lines
+from eval.suites import read_lines
 from feedback.compiling.budget import select
 from feedback.compiling.compiler import Compilation, Events, compile_events
-from feedback.compiling.dataset import freeze, open_dataset
+from feedback.compiling.dataset import freeze, manifests, open_dataset
 from feedback.compiling.difference import difference
 from feedback.errors import RatchetError
 from feedback.exchange.exporters import FileFormat, export_events, export_rows
 from feedback.exchange.formats import FORMATS
 from feedback.exchange.importers import import_part
-from feedback.likeness.leaks import Evaluated, check_leaks
+from feedback.likeness.leaks import check_leaks
 from feedback.likeness.reading import read_questions
 from feedback.likeness.topics import TopicBook
 from feedback.likeness.vectors import Vectors
@@ -35,10 +36,7 @@ from feedback.privacy import Redactor
 from feedback.records import (
     OWN,
     Event,
-    Example,
     Knowledge,
-    Message,
-    MultipleChoice,
     Review,
     StaffRole,
     new_id,
@@ -55,7 +53,6 @@ from training.registry import (
     champion_withdrawn,
     pointer_history,
     project,
-    read_run,
     tainted_versions,
     versions,
 )
@@ -155,8 +152,8 @@ class Operations:
     def _compile(self, events: Events | None = None) -> Compilation:
         events = events or self.store.events()
         events = dataclasses.replace(events, knowledge=[*self._own_knowledge(), *events.knowledge])
-        curation, examined = self.objective.curation, self._examined_items()
-        golden = [item.question for item in self._golden_items()]
+        curation, examined = self.objective.curation, self._book.own_items(*EXAMINED)
+        golden = [item.question for item in self._book.own_items("questions")]
         asked = [item.first_question for item in examined]
         reading = read_questions(events, golden, asked, curation, self._vectors)
         compilation = compile_events(
@@ -177,23 +174,12 @@ class Operations:
         return compilation
 
     @cached_property
+    def _book(self) -> SuiteBook:
+        return SuiteBook(self.settings.home, self.objective, self.store)
+
+    @cached_property
     def _vectors(self) -> Vectors:
         return Vectors(self.store, Encoder(encoder_folder(self.objective.encoder, self.settings.cache)))
-
-    def _golden_items(self) -> list[Item]:
-        return self._own_items("questions")
-
-    def _examined_items(self) -> list[Item]:
-        """The objective's own items whose like must not be trained on."""
-        return self._own_items("questions", "multiple_choice", "prompts", "disputes")
-
-    def _own_items(self, *kinds: str) -> list[Item]:
-        return [
-            item
-            for name, suite in self.objective.suites.items()
-            if suite.kind in kinds
-            for item in golden_items(name, self.objective)
-        ]
 
     def _own_knowledge(self) -> list[Knowledge]:
         """The objective's own knowledge: always there, never imported."""
@@ -240,7 +226,7 @@ class Operations:
         recipe = Recipe.model_validate(self.objective.training)
         base = base_model_folder(self.objective.base_model, self.settings.cache)
         selection = select(compilation.rows, self.objective.curation, _token_counter(base), recipe.max_length)
-        check_leaks(selection.rows, self._evaluated(compilation))
+        check_leaks(selection.rows, self._book.evaluated(compilation))
         selection = selection.redacted(self.redactor.redact)
         frozen_settings = {
             "system_prompt": self.objective.system_prompt,
@@ -257,7 +243,7 @@ class Operations:
         )
         champion = self.champion()
         run = RunFolder.new(self.settings.home / "runs")
-        suites = self._suites(compilation, selection.rows, champion)
+        suites = self._book.draw(compilation, selection.rows, champion)
         run.write("suites.json", [suite.to_json() for suite in suites])
         if self.objective.judge:
             run.write("reviewers_pairs.json", self._reviewers_pairs(events, compilation))
@@ -271,7 +257,7 @@ class Operations:
             "max_steps": max_steps,
             "champion": champion,
             "withdrawn": champion_withdrawn(self.store.log(*MOVES)),
-            "decisions_before": {suite.name: self._decisions_of(suite) for suite in suites},
+            "decisions_before": {suite.name: self._book.decisions_of(suite) for suite in suites},
             "last_signal": max([s.id for s in (*events.signals, *events.reviews)], default=""),
             "counts": {kind: sum(sides.values()) for kind, sides in manifest["counts"].items()}
             | {"tokens": manifest["tokens"]["trained_on"]},
@@ -288,112 +274,9 @@ class Operations:
         )
         return [pair.redacted(self.redactor.redact).to_json() for pair in pairs]
 
-    def _evaluated(self, compilation: Compilation) -> list[Evaluated]:
-        """What must never be trained on: the objective's golden items and what was held out."""
-        golden = [(i.id, i.first_question, i.reference or "") for i in self._examined_items()]
-        return [
-            *golden,
-            *((h.id, h.messages[-1]["content"], h.answer) for h in compilation.held_out),
-            *((p.id, _asked(p.messages), p.chosen) for p in compilation.held_out_pairs),
-        ]
-
     def suites(self) -> list[dict[str, Any]]:
         """The suites as they would be frozen now, for `ratchet evaluate`."""
-        return [s.to_json() for s in self._suites(self._compile(), (), self.champion())]
-
-    def _suites(self, compilation: Compilation, rows: tuple[Example, ...], champion: str) -> list[Suite]:
-        """Every suite of the objective; one that has reached its size once stays as it was."""
-        extra: dict[str, list[dict[str, Any]]] = {}
-        for name, suite in self.objective.suites.items():
-            if suite.kind == "questions":
-                extra[name] = [
-                    {"id": h.id, "messages": list(h.messages), "answer": h.answer, "topic": h.cluster}
-                    for h in compilation.held_out
-                ]
-            elif suite.kind == "corrections":
-                extra[name] = self._correction_items(compilation, rows, champion)
-            elif suite.kind == "taught":
-                extra[name] = [
-                    {"id": i.id, "question": i.question, "choices": i.choices, "answer_index": i.answer_index}
-                    for i in self.store.records(MultipleChoice)
-                ]
-            elif suite.kind == "pairs":
-                extra[name] = [
-                    {
-                        "id": p.id,
-                        "messages": list(p.messages),
-                        "chosen": p.chosen,
-                        "rejected": p.rejected,
-                        "topic": p.cluster,
-                        "sources": p.sources,
-                    }
-                    for p in compilation.held_out_pairs
-                ]
-        frozen = [Suite.from_json(event.payload) for event in self.store.log("suite")]
-        asked = {item.id for suite in frozen for item in suite.items}
-        drawn = build_suites(self.objective, extra, asked)
-        return [self._frozen(suite, frozen) if suite.kind == "questions" else suite for suite in drawn]
-
-    def _frozen(self, suite: Suite, frozen: Sequence[Suite]) -> Suite:
-        """The last of those `frozen` that has this name, size and measures, until it is worn; else `suite`."""
-        shape = suite.name, suite.metrics, suite.wanted
-        known = [other for other in frozen if shape == (other.name, other.metrics, other.wanted)]
-        if known and not (self._is_worn(known[-1]) and self._is_fresh(suite, known)):
-            return known[-1]
-        if len(suite.items) >= suite.wanted:
-            now = datetime.now(UTC)
-            self.store.add(Event(new_id(now), "suite", login(), suite.to_json(), now))
-        return suite
-
-    def _is_worn(self, suite: Suite) -> bool:
-        return self._decisions_of(suite) >= self.objective.gate.reuse
-
-    def _is_fresh(self, suite: Suite, earlier: Sequence[Suite]) -> bool:
-        """Whether at least half of what `suite` asks beside the objective's own items was never asked before."""
-        asked = {item.id for other in earlier for item in other.items}
-        own = {item.id for item in golden_items(suite.name, self.objective)}
-        fresh = [item.id not in asked for item in suite.items if item.id not in own]
-        return bool(fresh) and 2 * sum(fresh) >= len(fresh)
-
-    def _decisions_of(self, suite: Suite) -> int:
-        """How many rounds `suite` has decided."""
-        hashes = [event.payload.get("suites", {}).get(suite.name) for event in self.store.log("round")]
-        return hashes.count(suite.hash)
-
-    def _correction_items(
-        self, compilation: Compilation, rows: tuple[Example, ...], champion: str
-    ) -> list[dict[str, Any]]:
-        """The corrections that this round trains on; the champion knew those of its own dataset."""
-        known = self._signals_behind(champion)
-        decided = {event.payload["dataset"] for event in self.store.log("round")}
-        earlier = [set(m["sources"]["feedback"]) for m in self._manifests() if m["hash"] in decided]
-        trained = {
-            source
-            for row in rows
-            if row.rule == "correction" and row.side == "train"
-            for source in row.sources
-        }
-        return [
-            {
-                "id": row.sources[0],
-                "messages": list(row.prompt),
-                "reference": row.chosen,
-                "rejected": row.rejected,
-                "topic": row.cluster,
-                "known_to_champion": bool(known & set(row.sources)),
-                "trained_before": sum(bool(signals & set(row.sources)) for signals in earlier),
-            }
-            for row in compilation.rows
-            if row.kind == "preference" and row.rule == "correction" and trained & set(row.sources)
-        ]
-
-    def _signals_behind(self, version: str) -> set[str]:
-        """The signals that the training data of `version` came from."""
-        if version == BASE:
-            return set()
-        run = versions(self.settings.home)[version]
-        dataset = self.settings.home / "datasets" / read_run(run)["dataset_hash"]
-        return set(open_dataset(dataset)["sources"]["feedback"])
+        return [s.to_json() for s in self._book.draw(self._compile(), (), self.champion())]
 
     def finish_round(self, run: str, document: dict[str, Any]) -> dict[str, Any]:
         """Record what a round decided; the same round is recorded once."""
@@ -429,12 +312,12 @@ class Operations:
         if dataset is not None:
             return open_dataset(self.settings.home / "datasets" / dataset)
         keys = ("hash", "counts", "created_at")
-        return {"datasets": [{key: manifest[key] for key in keys} for manifest in self._manifests()]}
-
-    def _manifests(self) -> list[dict[str, Any]]:
-        """Of every frozen dataset, the oldest first."""
-        files = (self.settings.home / "datasets").glob("*/manifest.json")
-        return sorted((json.loads(f.read_text("utf-8")) for f in files), key=lambda m: m["created_at"])
+        return {
+            "datasets": [
+                {key: manifest[key] for key in keys}
+                for manifest in manifests(self.settings.home / "datasets")
+            ]
+        }
 
     def datasets_diff(self, before: str, after: str) -> dict[str, Any]:
         """What changed between two frozen datasets."""
@@ -566,7 +449,11 @@ class Operations:
 
     @cached_property
     def _topics(self) -> TopicBook:
-        own = {item.question: item.cluster for item in self._golden_items() if item.cluster != item.id}
+        own = {
+            item.question: item.cluster
+            for item in self._book.own_items("questions")
+            if item.cluster != item.id
+        }
         own |= {row.question: row.topic for row in self._own_knowledge() if row.topic}
         return TopicBook(self.store, self._vectors, own)
 
@@ -602,11 +489,6 @@ def operate(operations: Operations, operation: str, arguments: Mapping[str, Any]
     if operation not in OPERATIONS:
         raise RatchetError(f"there is no operation {operation!r}; is the server of another release?")
     return getattr(operations, operation)(**arguments)
-
-
-def _asked(messages: Sequence[Message]) -> str:
-    """The questions as one text, one a line."""
-    return "\n".join(m["content"] for m in messages if m["role"] == "user")
 
 
 def _shares(one: Satisfaction) -> dict[str, Any]:

@@ -212,9 +212,8 @@ def beside_judge(decision: Decision, judged: Judged, gate: Gate) -> Decision:
     mean = float(scores.mean())
     found = Comparison(0.0, mean, mean, float(low[0]), float(high[0]), len(names), len(set(clusters)))
     lost = found.low <= -judged.margin
-    counted = (
-        f"within its margin of {judged.margin:.3f}" if not lost else f"not above minus {judged.margin:.3f}"
-    )
+    margin = f"its margin of {judged.margin:.3f}"
+    counted = f"more than {margin} may be lost" if lost else f"within {margin}"
     reason = (
         f"the judge {judged.judge} prefers the candidate {int((scores > 0).sum())} times and the champion "
         f"{int((scores < 0).sum())} times, {mean:+.3f} ({_interval_in_words(found, gate, 'questions')}): "

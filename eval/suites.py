@@ -226,29 +226,14 @@ _ROWS: dict[Kind, type[_Row]] = {
 }
 
 
-def build_suites(
-    objective: Objective,
-    held_out: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
-    asked: Container[str] = (),
-) -> tuple[Suite, ...]:
-    """Every suite of `objective`: the items of its own files first, then `held_out` rows by suite name.
-
-    Held-out rows whose ids were `asked` before come after all others.
-
-    Raises UsageError for a bad line, a bad row, or an id that a suite has twice.
-    """
-    unknown = sorted(set(held_out or {}) - set(objective.suites))
-    if unknown:
-        raise UsageError(f"there are held-out items for {unknown[0]!r}, which is no suite of the objective")
-    return tuple(
-        build_suite(name, objective, (held_out or {}).get(name, ()), asked) for name in objective.suites
-    )
-
-
 def build_suite(
     name: str, objective: Objective, held_out: Iterable[Mapping[str, Any]] = (), asked: Container[str] = ()
 ) -> Suite:
-    """The suite called `name`, drawn from its file and `held_out` rows; the same input gives the same items."""
+    """The suite called `name`, drawn from its file and `held_out` rows; the same input gives the same items.
+
+    Held-out rows whose ids were `asked` before come after all others. Raises UsageError for a bad line, a bad row, or
+    an id that the suite has twice.
+    """
     plan = objective.suites[name]
     golden = golden_items(name, objective)
     others = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eval.objective import Objective, load_objective
-from eval.suites import Item, Suite, build_suite, build_suites, draw, golden_items
+from eval.suites import Item, Suite, build_suite, draw, golden_items
 from feedback.errors import RatchetError, UsageError
 from feedback.records import digest
 
@@ -199,13 +199,11 @@ def test_a_bad_line_is_named(tmp_path, kind, line, complaint):
         build_suite("asked", objective(tmp_path, kind, [ROWS[kind], line]))
 
 
-def test_an_id_may_come_once_and_a_suite_must_exist(tmp_path):
+def test_an_id_may_come_once(tmp_path):
     """Scores are kept by item id, so two items of one id would hide each other."""
     row = {**ROWS["questions"], "id": "a"}
     with pytest.raises(UsageError, match="item 'a' twice"):
         build_suite("asked", objective(tmp_path, lines=[row]), [row])
-    with pytest.raises(UsageError, match="'other', which is no suite"):
-        build_suites(objective(tmp_path), {"other": [row]})
 
 
 def test_golden_items_are_all_of_the_file(tmp_path):
@@ -213,14 +211,14 @@ def test_golden_items_are_all_of_the_file(tmp_path):
     rows = [{**ROWS["questions"], "id": str(number)} for number in range(5)]
     plan = objective(tmp_path, lines=rows, items=2)
     assert [i.id for i in golden_items("asked", plan)] == ["0", "1", "2", "3", "4"]
-    suite, _ = build_suites(plan)
+    suite = build_suite("asked", plan)
     assert (len(suite.items), suite.wanted) == (2, 2)
 
 
 def test_the_medical_objective_measures_the_model_without_its_rules():
     """Every golden item has claims; emergencies, harmful requests and disputes are there in full."""
     medical = load_objective(Path(__file__).parent.parent / "objectives" / "medical")
-    suites = {suite.name: suite for suite in build_suites(medical)}
+    suites = {name: build_suite(name, medical) for name in medical.suites}
     assert all(2 <= len(question.claims) <= 4 for question in suites["held_out"].items)
     for name in ("emergencies", "harmful", "disputes"):
         assert len(suites[name].items) == suites[name].wanted

@@ -101,6 +101,12 @@ def _reached_again(folder: Path, sources: dict[str, list[str]]) -> dict[str, Any
     return manifest
 
 
+def manifests(folder: Path) -> list[dict[str, Any]]:
+    """Of every frozen dataset in `folder`, the oldest first."""
+    found = [json.loads(file.read_text("utf-8")) for file in folder.glob("*/manifest.json")]
+    return sorted(found, key=lambda manifest: manifest["created_at"])
+
+
 def open_dataset(folder: Path) -> dict[str, Any]:
     """The manifest of a frozen dataset; RatchetError when it is unfinished or was touched."""
     try:

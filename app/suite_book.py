@@ -1,0 +1,164 @@
+"""What a round is examined on: the objective's suites, filled with what must not be trained on."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.settings import login
+from eval.objective import Objective
+from eval.suites import Item, Suite, build_suite, golden_items
+from feedback.compiling.compiler import Compilation
+from feedback.compiling.dataset import manifests, open_dataset
+from feedback.likeness.leaks import Evaluated
+from feedback.records import Event, Example, Message, MultipleChoice, new_id
+from feedback.store import Store
+from training.registry import BASE, read_run, versions
+
+EXAMINED = (
+    "questions",
+    "multiple_choice",
+    "prompts",
+    "disputes",
+)  # whose own items nothing may be trained on like
+
+Row = Mapping[str, Any]  # a line of a suite's file; see eval.suites
+
+
+class SuiteBook:
+    """The suites of one installation; those of questions stay as they were first drawn, until they are worn."""
+
+    def __init__(self, home: Path, objective: Objective, store: Store):
+        self._home, self._objective, self._store = home, objective, store
+
+    def own_items(self, *kinds: str) -> list[Item]:
+        """The items in the objective's files, of all its suites of these kinds."""
+        suites = self._objective.suites.items()
+        return [
+            item
+            for name, suite in suites
+            if suite.kind in kinds
+            for item in golden_items(name, self._objective)
+        ]
+
+    def evaluated(self, compilation: Compilation) -> list[Evaluated]:
+        """What must never be trained on: the objective's own items and what was held out."""
+        return [
+            *((i.id, i.first_question, i.reference or "") for i in self.own_items(*EXAMINED)),
+            *((h.id, h.messages[-1]["content"], h.answer) for h in compilation.held_out),
+            *((p.id, _asked(p.messages), p.chosen) for p in compilation.held_out_pairs),
+        ]
+
+    def draw(self, compilation: Compilation, rows: Sequence[Example], champion: str) -> list[Suite]:
+        """Every suite of the objective, for a round that trains on `rows`."""
+        drawn = []
+        for name, suite in self._objective.suites.items():
+            found = self._found(suite.kind, compilation, rows, champion)
+            if suite.kind == "questions":
+                drawn.append(self._lasting(name, found))
+            else:
+                drawn.append(build_suite(name, self._objective, found))
+        return drawn
+
+    def decisions_of(self, suite: Suite) -> int:
+        """How many rounds `suite` has decided."""
+        hashes = [event.payload.get("suites", {}).get(suite.name) for event in self._store.log("round")]
+        return hashes.count(suite.hash)
+
+    def _found(
+        self, kind: str, compilation: Compilation, rows: Sequence[Example], champion: str
+    ) -> Sequence[Row]:
+        """What people gave a suite of `kind` to ask."""
+        if kind == "questions":
+            return [
+                {"id": h.id, "messages": list(h.messages), "answer": h.answer, "topic": h.cluster}
+                for h in compilation.held_out
+            ]
+        if kind == "corrections":
+            return self._corrections(compilation, rows, champion)
+        if kind == "taught":
+            return [
+                {"id": i.id, "question": i.question, "choices": i.choices, "answer_index": i.answer_index}
+                for i in self._store.records(MultipleChoice)
+            ]
+        if kind == "pairs":
+            return [
+                {
+                    "id": p.id,
+                    "messages": list(p.messages),
+                    "chosen": p.chosen,
+                    "rejected": p.rejected,
+                    "topic": p.cluster,
+                    "sources": p.sources,
+                }
+                for p in compilation.held_out_pairs
+            ]
+        return ()
+
+    def _lasting(self, name: str, found: Sequence[Row]) -> Suite:
+        """The suite that was frozen last under this name, with this size and these measures.
+
+        A new one where none was, and where it is worn and enough is new to ask.
+        """
+        drawn = build_suite(name, self._objective, found)
+        frozen = [Suite.from_json(event.payload) for event in self._store.log("suite")]
+        known = [suite for suite in frozen if _shape(suite) == _shape(drawn)]
+        if known:
+            asked = {item.id for suite in known for item in suite.items}
+            drawn = build_suite(name, self._objective, found, asked)
+            if self.decisions_of(known[-1]) < self._objective.gate.reuse or not self._is_fresh(drawn, asked):
+                return known[-1]
+        if len(drawn.items) >= drawn.wanted:
+            now = datetime.now(UTC)
+            self._store.add(Event(new_id(now), "suite", login(), drawn.to_json(), now))
+        return drawn
+
+    def _is_fresh(self, suite: Suite, asked: set[str]) -> bool:
+        """Whether at least half of what `suite` asks beside the objective's own items was not `asked` before."""
+        own = {item.id for item in golden_items(suite.name, self._objective)}
+        fresh = [item.id not in asked for item in suite.items if item.id not in own]
+        return bool(fresh) and 2 * sum(fresh) >= len(fresh)
+
+    def _corrections(self, compilation: Compilation, rows: Sequence[Example], champion: str) -> list[Row]:
+        """The corrections that this round trains on; the champion knew those of its own dataset."""
+        known = self._signals_behind(champion)
+        decided = {event.payload["dataset"] for event in self._store.log("round")}
+        datasets = [one for one in manifests(self._home / "datasets") if one["hash"] in decided]
+        earlier = [set(one["sources"]["feedback"]) for one in datasets]
+        trained = {
+            source
+            for row in rows
+            if row.rule == "correction" and row.side == "train"
+            for source in row.sources
+        }
+        return [
+            {
+                "id": row.sources[0],
+                "messages": list(row.prompt),
+                "reference": row.chosen,
+                "rejected": row.rejected,
+                "topic": row.cluster,
+                "known_to_champion": bool(known & set(row.sources)),
+                "trained_before": sum(bool(signals & set(row.sources)) for signals in earlier),
+            }
+            for row in compilation.rows
+            if row.kind == "preference" and row.rule == "correction" and trained & set(row.sources)
+        ]
+
+    def _signals_behind(self, version: str) -> set[str]:
+        """The signals that the training data of `version` came from."""
+        if version == BASE:
+            return set()
+        run = versions(self._home)[version]
+        return set(
+            open_dataset(self._home / "datasets" / read_run(run)["dataset_hash"])["sources"]["feedback"]
+        )
+
+
+def _shape(suite: Suite) -> tuple[Any, ...]:
+    return suite.name, suite.metrics, suite.wanted
+
+
+def _asked(messages: Sequence[Message]) -> str:
+    """The questions as one text, one a line."""
+    return "\n".join(m["content"] for m in messages if m["role"] == "user")
