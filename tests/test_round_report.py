@@ -62,7 +62,13 @@ def finish(home: Path, name: str, champion: str, version: str, **decided) -> Run
     stage = {"steps": 2, "tokens": 4500, "tokens_per_s": 450.0}
     stage |= {"validation_log_likelihood": -2.05, "validation_pair_accuracy": 0.75}
     made = {"version": version, "chosen": "dpo", "chosen_because": "pair accuracy rose", "threads": 2}
-    made |= {"device": "cpu", "wall_s": 30.0, "cpu_s": 45.0, "stages": {"sft": stage, "dpo": stage}}
+    made |= {
+        "rows": {"sft": {"train": 28}, "preference": {"train": 7}},
+        "device": "cpu",
+        "wall_s": 30.0,
+        "cpu_s": 45.0,
+        "stages": {"sft": stage, "dpo": stage},
+    }
     run.write("run.json", made)
     answers = [
         ("Rest and drink plenty of hot milk at night.", "Rest and drink plenty of water at night."),
@@ -165,8 +171,10 @@ def test_everything_is_told_in_its_order(home: Path):
     """Decision and reasons, metrics, plots, wins and losses, lineage, cost."""
     said = words(page(home))
     parts = (
-        "v0002-bbbbbbbb was refused: v0001-aaaaaaaa goes on serving.",
+        "v0002-bbbbbbbb was refused: v0001-aaaaaaaa keeps its place.",
         "Smallest gain it could see 0.031 80 % of the time; the one that was seen takes 480 items",
+        "Trained on 35 rows 9,000 tokens",
+        "It took 38 s",
         "token_f1 changed by 0.000: no sure win",
         "token f1 primary 12 0.500 0.500 +0.000 -0.020 to +0.020",
         "rouge l guard 12 0.500 0.480 -0.020 -0.050 to +0.010",
@@ -188,7 +196,7 @@ def test_everything_is_told_in_its_order(home: Path):
         "Largest losses in token f1",
         "-0.800",
         "Beside the gate",
-        "held out stopped 0.25 0.75",
+        "held out: stopped 0.25 0.75",
         "What it learnt from",
         "da7a",
         "2 things by 1 reviewer, 12 end users",
@@ -200,7 +208,7 @@ def test_everything_is_told_in_its_order(home: Path):
         "Answers (SFT) 10 s 4,500 450",
         "Examining the champion 7 s",
         "all 38 s",
-        "Trained on 2 processors.",
+        "Trained on 2 processors: 45 s of processor time in 30 s",
     )
     place = 0
     for part in parts:
@@ -213,10 +221,10 @@ def test_everything_is_told_in_its_order(home: Path):
     [
         ({"decision": "promote", "promoted": True}, "v0003 was promoted: it takes the place of base."),
         ({"decision": "promote"}, "v0003 won against base, and was not promoted."),
-        ({"decision": "refuse"}, "v0003 was refused: base goes on serving."),
+        ({"decision": "refuse"}, "v0003 was refused: base keeps its place."),
         (
             {"decision": "not_enough_data"},
-            "There was not enough data to decide on v0003: base goes on serving.",
+            "There was not enough data to decide on v0003: base keeps its place.",
         ),
     ],
 )

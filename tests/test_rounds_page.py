@@ -146,7 +146,7 @@ def test_a_round_is_started_watched_and_promoted(browser: Browser, site: tuple[s
     expect(page.locator("#scores")).to_contain_text("corrections honoured on")
     assert serious(page) == []
 
-    assert house.run.has("report.html"), "it is written when the round ends"
+    until(lambda: house.run.has("report.html"))
     detail.get_by_role("link", name="Report").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(
         f"{version} was promoted: it takes the place of base."

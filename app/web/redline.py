@@ -33,10 +33,8 @@ def _key(word: str) -> str:
 
 
 def _holds(block: Match, old: Sequence[str], new: Sequence[str]) -> bool:
-    at_an_end = (block.a, block.b) == (0, 0) or (block.a + block.size, block.b + block.size) == (
-        len(old),
-        len(new),
-    )
+    end = (block.a + block.size, block.b + block.size)
+    at_an_end = (block.a, block.b) == (0, 0) or end == (len(old), len(new))
     return at_an_end or len("".join(old[block.a : block.a + block.size])) >= HOLD
 
 

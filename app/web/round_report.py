@@ -15,8 +15,9 @@ STYLES = tuple(Path(__file__).parent / "static" / name for name in ("plots.css",
 CASES = 5  # wins, and as many losses
 WORST = 5  # slices of the primary
 LATEST = 12  # versions in a plot
-WEEKS = 26
+MOMENTS = 26  # weeks of a version in a plot
 STAGES = {"sft": "Answers (SFT)", "dpo": "Preferences (DPO)"}
+TAUGHT = {"sft": "sft", "dpo": "preference"}  # which kind of rows each stage learns from
 STEPS = STAGES | {
     "choose": "Choosing between the two",
     "champion": "Examining the champion",
@@ -63,8 +64,8 @@ def _verdict(report: Report) -> str:
     if decided["decision"] == "promote":
         return f"{report.version} won against {champion}, and was not promoted."
     if decided["decision"] == "refuse":
-        return f"{report.version} was refused: {champion} goes on serving."
-    return f"There was not enough data to decide on {report.version}: {champion} goes on serving."
+        return f"{report.version} was refused: {champion} keeps its place."
+    return f"There was not enough data to decide on {report.version}: {champion} keeps its place."
 
 
 def _cards(report: Report, gate: Gate) -> str:
@@ -77,9 +78,10 @@ def _cards(report: Report, gate: Gate) -> str:
         needed = decided.get("items_needed")
         takes = f"; the one that was seen takes {count(needed, 'item')}" if needed else ""
         cards.append(("Smallest gain it could see", f"{smallest:.3f}", f"80 % of the time{takes}"))
-    counts = report.plan["counts"]
-    rows = sum(counts[kind] for kind in KINDS if kind != "unpaired")
-    cards.append(("Trained on", count(rows, "row"), f"{counts['tokens']:,} tokens"))
+    if stages := report.made.get("stages"):
+        rows = sum(report.made["rows"][TAUGHT[stage]]["train"] for stage in stages)
+        tokens = sum(stage["tokens"] for stage in stages.values())
+        cards.append(("Trained on", count(rows, "row"), f"{tokens:,} tokens"))
     if seconds := report.seconds():
         cards.append(("It took", duration(sum(seconds.values())), "of training and examining"))
     items = "".join(
@@ -173,12 +175,12 @@ def _people(voices: Voices) -> str:
         f"Liked, of {total}: share and 95 % interval", rows, ("version", "thumbs up"), 0, percent=True
     )
     moments = [Moment(week, one.version, one.share, *one.interval) for week, one in voices.weeks]
-    weeks = timeline("Liked, week by week: share and 95 % interval", moments[-WEEKS:])
+    weeks = timeline("Liked, week by week: share and 95 % interval", moments[-MOMENTS:])
     return _section("satisfaction", "Satisfaction", f"<div class='two'><div>{versions}</div>{weeks}</div>")
 
 
 def _learning(report: Report) -> str:
-    made = (report.made or {}).get("stages", {})
+    made = report.made.get("stages", {})
     curves = "".join(
         curve(points, made.get(stage, {}).get("steps", points[-1][0]), f"Training loss: {STAGES[stage]}")
         for stage, points in report.losses().items()
@@ -240,12 +242,12 @@ def _figures(report: Report) -> str:
     figures = report.decided.get("figures") or {}
     champion, candidate = figures.get("champion", {}), figures.get("candidate", {})
     rows = [
-        (*map(spaced, name.split(".", 1)), _number(champion.get(name)), _number(candidate.get(name)))
+        (spaced(name.replace(".", ": ", 1)), _number(champion.get(name)), _number(candidate.get(name)))
         for name in dict.fromkeys((*champion, *candidate))
     ]
     if not rows:
         return ""
-    heads = ("suite", "figure", "champion", "candidate")
+    heads = ("suite: figure", "champion", "candidate")
     return _section(
         "figures", "Beside the gate", _table("Measured, and no part of the decision", heads, rows)
     )
@@ -307,7 +309,7 @@ def _funnel(dataset: Mapping[str, Any]) -> str:
 
 
 def _cost(report: Report) -> str:
-    made = report.made or {}
+    made = report.made
     seconds, stages = report.seconds(), made.get("stages", {})
     if not seconds:
         return ""
@@ -317,12 +319,13 @@ def _cost(report: Report) -> str:
         learnt = (f"{stage['tokens']:,}", f"{stage['tokens_per_s']:,.0f}") if stage else ("", "")
         rows.append((STEPS.get(step, text(step)), f"{taken:,.0f} s", *learnt))
     rows.append(("all", f"{sum(seconds.values()):,.0f} s", "", ""))
-    device = "processors" if made.get("device") == "cpu" else f"threads beside {text(made.get('device'))}"
-    used = f"<p>Trained on {made['threads']} {device}." if "threads" in made else ""
-    if "cpu_s" in made:
-        used += f" {duration(made['cpu_s'])} of processor time in {duration(made['wall_s'])}, with loading."
+    used = ""
+    if "threads" in made:
+        beside = "" if made["device"] == "cpu" else f" beside {text(made['device'])}"
+        took = f"{duration(made['cpu_s'])} of processor time in {duration(made['wall_s'])}"
+        used = f"<p>Trained on {count(made['threads'], 'processor')}{beside}: {took}, with loading.</p>"
     heads = ("step", "time", "tokens", "tokens/s")
-    return _section("cost", "Cost", _table("What each step took", heads, rows) + f"{used}</p>")
+    return _section("cost", "Cost", _table("What each step took", heads, rows) + used)
 
 
 # parts
