@@ -2,7 +2,8 @@
 
 A frozen dataset cannot be edited: one that holds their words goes whole, and with it the weights that were
 trained on it. Of its runs stay the plan, the decision and the scores, which are numbers. A run that only asked
-their questions keeps its weights. The log names what was reached, so whatever a crash left lying is found again.
+their questions, or a version that had learnt from them, keeps its weights. The log names what was reached, so
+whatever a crash left lying is found again.
 """
 
 import json
@@ -163,8 +164,9 @@ def _clear_run(
     """Take the words out of a run, and what was trained on them; one that was under way does not go on."""
     plan = run.read("plan.json")
     trained = plan["dataset_hash"] in datasets
-    asked = run.has("suites.json") and names_any(run.read("suites.json"), ids)
-    if (trained or asked or plan["champion"] in tainted) and not run.has("decision.json"):
+    learnt = plan["champion"] in tainted  # what it answered here may be their words
+    asked = learnt or (run.has("suites.json") and names_any(run.read("suites.json"), ids))
+    if (trained or asked) and not run.has("decision.json"):
         run.write("failure.json", {"reason": GONE, "resumable": False})
     count = 0
     if (trained or asked) and run.has("evaluation.json"):

@@ -372,6 +372,34 @@ def test_a_run_that_only_asked_their_questions_keeps_its_weights(
     assert store.log("suite") == []
 
 
+def test_what_a_withdrawn_champion_answered_in_a_later_round_goes(
+    operations: Operations, settings: Settings, store: Store
+):
+    """The later candidate learnt nothing of it: it keeps its weights, and both keep their scores."""
+    plan, version = learn(operations, *everybody())
+    run = RunFolder(settings.home / "runs" / "r0002")
+    run.path.mkdir()
+    run.write("plan.json", plan | {"run": "r0002", "dataset_hash": "clean", "champion": version})
+    suites = [
+        suite for suite in RunFolder(run.path.parent / "r0001").read("suites.json") if not suite["items"]
+    ]
+    suites.append(
+        {"name": "general", "hash": "h", "metrics": ["general_text"], "items": [{"id": "g", "cluster": "g"}]}
+    )
+    run.write("suites.json", suites)
+    documents = {role: evaluation(role, suites, "zebrafink") for role in ("champion", "candidate")}
+    run.write("evaluation.json", documents)
+    run.write("decision.json", {"decision": "promote"})
+    (run.path / "report.html").write_text("zebrafink")
+    (run.path / "adapter").mkdir()
+    operations.erase("ann", None)
+    left = run.read("evaluation.json")["champion"]["suites"]["general"]
+    assert (left["answers"], left["scores"]) == ({}, {"general_text": {"g": 1.0}})
+    assert {file.name for file in run.path.iterdir()} == {
+        "plan.json", "evaluation.json", "decision.json", "adapter",
+    }  # fmt: skip
+
+
 def test_a_backup_that_cannot_be_read_is_named(operations: Operations, settings: Settings, store: Store):
     """It may hold the words: the owner has to remove it."""
     store.add(*everybody())
