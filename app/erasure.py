@@ -90,7 +90,7 @@ def survey(home: Path, store: Store, person: str) -> Survey:
         if event.kind == "erase" and event.payload["person"] == person_digest(person)
     ]
     datasets = {name for payload in before for name in payload["datasets"]}
-    datasets |= {name for name, sources in _sources(home) if traces.signals & sources}
+    datasets |= {name for name, sources in _sources(home) if (traces.signals | traces.worded) & sources}
     tainted = {version for payload in before for version in payload["versions"]}
     tainted |= {name for name, run in versions(home).items() if read_run(run)["dataset_hash"] in datasets}
     suites = {e.payload["name"] for e in log if e.kind == "suite" and names_any(e.payload, traces.ids)}

@@ -27,6 +27,7 @@ class Traces:
     turns: frozenset[str]  # their answers, those that they deleted themselves among them
     signals: frozenset[str]  # what they said, and what anybody said of their answers
     corrected: frozenset[str]  # others' answers for which they wrote or chose a better one
+    worded: frozenset[str]  # others' corrections that they approved in words of their own
     reviews: frozenset[str]  # verdicts on those signals, and those that they gave themselves
     texts: frozenset[str]  # their own words
     rows: int  # of the store that hold any of it
@@ -34,7 +35,7 @@ class Traces:
     @property
     def ids(self) -> frozenset[str]:
         """What a suite may call an item that holds their words, and a dataset the source of a row."""
-        return self.turns | self.signals | self.corrected
+        return self.turns | self.signals | self.corrected | self.worded
 
 
 def person_digest(person: str) -> str:
@@ -62,10 +63,12 @@ def _find(cursor: Any, person: str) -> Traces:
     turns = select(cursor, Turn, "WHERE person = ?", [person])
     mine = [turn.id for turn in turns]
     signals = select(cursor, Signal, "WHERE person = ? OR turn IN (SELECT unnest(?))", [person, mine])
-    about = "WHERE reviewer = ? OR signal IN (SELECT unnest(?))"
-    reviews = cursor.execute(
-        f"SELECT id, text FROM review {about}", [person, [signal.id for signal in signals]]
-    ).fetchall()
+    about = "review.reviewer = ? OR review.signal IN (SELECT unnest(?))"
+    query = f"""
+        SELECT review.id, review.signal, review.reviewer,
+               CASE WHEN review.text <> json_extract_string(signal.value, '$.text') THEN review.text END
+        FROM review JOIN signal ON signal.id = review.signal WHERE {about}"""
+    reviews = cursor.execute(query, [person, [signal.id for signal in signals]]).fetchall()
     titles = select(cursor, Title, "WHERE person = ?", [person])
     deleted = [event for event in select(cursor, Event, "WHERE kind = 'deleted'") if is_about(event, person)]
     others = "reviewer = ? OR turn IN (SELECT unnest(?))"
@@ -77,14 +80,15 @@ def _find(cursor: Any, person: str) -> Traces:
     texts = [
         *(question for turn in turns for question in turn.questions),
         *(signal.value["text"] for signal in said if "text" in signal.value),
-        *(text for _, text in reviews if text),
+        *(text for *_, text in reviews if text),
         *(title.title for title in titles),
     ]
     return Traces(
         turns=frozenset(mine).union(*(event.payload["turns"] for event in deleted)),
         signals=frozenset(s.id for s in signals).union(*(event.payload["signals"] for event in deleted)),
         corrected=frozenset(s.turn for s in said if s.kind in ("correction", "choice")) - set(mine),
-        reviews=frozenset(review for review, _ in reviews),
+        worded=frozenset(signal for _, signal, who, text in reviews if text and who == person),
+        reviews=frozenset(review for review, *_ in reviews),
         texts=frozenset(texts) - {""},
         rows=sum(map(len, (turns, signals, reviews, titles, deleted))) + desk,
     )

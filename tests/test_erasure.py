@@ -331,6 +331,17 @@ def test_a_reviewers_words_are_erased_too(operations: Operations, store: Store):
     assert store.records(Judgement) == store.records(Draft) == store.records(Review) == []
 
 
+def test_what_a_reviewer_worded_anew_is_followed_into_the_datasets(operations: Operations, store: Store):
+    """A row from a user's correction holds the words of the reviewer who edited it; who only approved it left none."""
+    said = [record for record in everybody() if record.id in ("t1", "s2", "t4", "s6")]
+    approval = Review("r9", "s2", "rolf", "approve", "Drink warm tea and the plumbulet will pass.", AT)
+    edit = Review("r1", "s2", "rita", "approve", "Drink warm tea and the dravenort will surely pass.", AT)
+    plan, version = learn(operations, *said, approval, edit)
+    assert operations.erase("rolf", "oz")["versions"] == []
+    document = operations.erase("rita", "oz")
+    assert (document["datasets"], document["versions"]) == ([plan["dataset_hash"]], [version])
+
+
 def test_nobody_is_nothing(operations: Operations, store: Store, settings: Settings):
     """Erasing somebody who is not there changes no file and logs nothing."""
     store.add(*everybody())
