@@ -21,6 +21,7 @@ from training import job
 from training.base_model import load_model, load_tokenizer
 from training.candidate import make_candidate
 from training.choice import Validation, choose
+from training.device import Device
 from training.interruption import Interruption
 from training.plan import read_plan
 from training.preference import dpo_trainer
@@ -204,12 +205,11 @@ def test_compact_head_gives_equal_losses(tmp_path, model, kind):
     plan, stage = read_plan(run), Stage(kind, run / kind, ProgressFile(run / "p", False), Interruption())
     tokenizer = load_tokenizer(model)
     if kind == "sft":
-        trainer = sft_trainer(
-            plan, sft_rows(tokenizer, read_rows(plan.dataset, "sft", "train"), 512)[0], stage
-        )
+        rows = sft_rows(tokenizer, read_rows(plan.dataset, "sft", "train"), 512)[0]
+        trainer = sft_trainer(plan, rows, stage, Device("cpu"))
     else:
         pairs = pair_rows(tokenizer, read_rows(plan.dataset, "preference", "train"), 512)[0]
-        trainer = dpo_trainer(plan, pairs, None, stage)
+        trainer = dpo_trainer(plan, pairs, None, stage, Device("cpu"))
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
     def loss_and_gradient() -> tuple[float, torch.Tensor]:

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from feedback.errors import RatchetError
+from training.device import this_device
 from training.weights import (
     MANIFEST,
     Log,
@@ -74,16 +75,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """The model in `folder`, in eval mode: fp32 on a CPU, bf16 on a GPU where there is one."""
-    gpu = torch.cuda.is_available()
+    """The model in `folder`, in eval mode: bf16 on a GPU that computes it, else fp32."""
+    device = this_device()
     model = AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=torch.bfloat16 if gpu else torch.float32,
+        dtype=torch.bfloat16 if device.bf16 else torch.float32,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
     )
-    return model.to("cuda" if gpu else "cpu").eval()
+    return model.to(device.kind).eval()
 
 
 def _check_chat_model(folder: Path) -> None:

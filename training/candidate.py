@@ -116,17 +116,18 @@ def _train(
         stage = stages["sft"] = Stage("sft", run_dir / "sft", progress, interruption)
         if not stage.summary():
             train_sft(plan, rows["sft"], stage)
+            gc.collect()  # the trainer holds on to a copy of the model
     if len(rows["preference"]) >= plan.recipe.dpo.min_pairs:
         start = stages["sft"].adapter if stages else None
         stage = stages["dpo"] = Stage("dpo", run_dir / "dpo", progress, interruption)
         if not stage.summary():
             train_dpo(plan, rows["preference"], start, stage)
+            gc.collect()
     if not stages:
         raise RatchetError(
             f"nothing to train on: no supervised rows that fit, and {len(rows['preference'])} preference pairs "
             f"where DPO needs {plan.recipe.dpo.min_pairs}; collect more feedback or import knowledge"
         )
-    gc.collect()  # the trainers hold on to a copy of the model each
     return stages
 
 

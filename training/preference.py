@@ -7,6 +7,7 @@ from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 
 from training.base_model import load_model, load_tokenizer
+from training.device import Device, this_device
 from training.plan import Plan
 from training.stage import Stage, compact_head, lora, ordered, run_stage, trainer_settings
 
@@ -16,14 +17,15 @@ def train_dpo(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> No
 
     That adapter is the reference too; without one a fresh adapter starts and the base is the reference.
     """
-    run_stage(stage, dpo_trainer(plan, rows, start, stage))
+    run_stage(stage, dpo_trainer(plan, rows, start, stage, this_device()))
 
 
-def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> DPOTrainer:
+def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage, device: Device) -> DPOTrainer:
     """TRL's trainer; the reference's log-probabilities are taken here, before the first step."""
     recipe = plan.recipe
     rows = ordered(rows, recipe.dpo, recipe.seed, plan.max_steps)
     model = load_model(plan.base_model)
+    settings = trainer_settings(stage, recipe, recipe.dpo, rows["length"], model, device)
     if start is not None:
         model = PeftModel.from_pretrained(model, start, is_trainable=True, local_files_only=True)
     with compact_head():
@@ -31,7 +33,7 @@ def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> 
             model=model,
             processing_class=load_tokenizer(plan.base_model),
             args=DPOConfig(
-                **trainer_settings(stage, recipe, recipe.dpo, len(rows)),
+                **settings,
                 beta=recipe.dpo.beta,
                 loss_type=["sigmoid", "sft"],
                 loss_weights=[1.0, recipe.dpo.sft_weight],

@@ -4,26 +4,30 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from training.base_model import load_model, load_tokenizer
+from training.device import Device, this_device
 from training.plan import Plan
 from training.stage import Stage, lora, ordered, run_stage, trainer_settings
 
 
 def train_sft(plan: Plan, rows: Dataset, stage: Stage) -> None:
     """Train on `rows` (input_ids, labels, length); leaves the adapter in the stage's folder."""
-    run_stage(stage, sft_trainer(plan, rows, stage))
+    run_stage(stage, sft_trainer(plan, rows, stage, this_device()))
 
 
-def sft_trainer(plan: Plan, rows: Dataset, stage: Stage) -> SFTTrainer:
+def sft_trainer(plan: Plan, rows: Dataset, stage: Stage, device: Device) -> SFTTrainer:
     """TRL's trainer for rows that are tokenised already, the same way as serving does it."""
     recipe = plan.recipe
     rows = ordered(rows, recipe.sft, recipe.seed, plan.max_steps)
+    model = load_model(plan.base_model)
+    settings = trainer_settings(stage, recipe, recipe.sft, rows["length"], model, device)
+    if device.ragged:  # rows are cut already, and TRL wants to hear of no limit then
+        settings |= {"padding_free": True, "max_length": None}
+    if device.ragged and device.kind == "cuda":
+        model.set_attn_implementation("flash_attention_2")
     return SFTTrainer(
-        model=load_model(plan.base_model),
+        model=model,
         processing_class=load_tokenizer(plan.base_model),
-        args=SFTConfig(
-            **trainer_settings(stage, recipe, recipe.sft, len(rows)),
-            dataset_kwargs={"skip_prepare_dataset": True},
-        ),
+        args=SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}),
         train_dataset=rows,
         peft_config=lora(recipe),
     )

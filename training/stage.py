@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,12 @@ import torch
 import trl
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from trl.trainer import utils as trl_utils
 
 from feedback.errors import RatchetError
+from training.device import Device, Step, device_settings
+from training.head import Head
 from training.interruption import Interruption
 from training.progress import ProgressFile, StepReport, last_checkpoint
 from training.recipe import Dpo, Recipe, Sft
@@ -61,13 +63,26 @@ def lora(recipe: Recipe) -> LoraConfig:
     )
 
 
-def trainer_settings(stage: Stage, recipe: Recipe, own: Sft | Dpo, rows: int) -> dict[str, Any]:
-    """The arguments that SFTConfig and DPOConfig share for `rows` ordered rows; fp32 on CPU, bf16 on GPU."""
-    gpu = torch.cuda.is_available()
-    steps = math.ceil(rows / _batch(own))
-    return {
+def trainer_settings(
+    stage: Stage,
+    recipe: Recipe,
+    own: Sft | Dpo,
+    lengths: Sequence[int],
+    model: PreTrainedModel,
+    device: Device,
+) -> dict[str, Any]:
+    """The arguments that SFTConfig and DPOConfig share, for ordered rows of these lengths."""
+    steps = math.ceil(len(lengths) / _batch(own))
+    pairs = isinstance(own, Dpo)
+    held = Step(
+        rows=own.batch_size,
+        places=max(lengths) * (2 if pairs else 1),
+        divisible=not pairs,  # DPO's SFT term is a mean over the tokens of a whole batch
+        model_bytes=model.get_memory_footprint(),
+        place_bytes=_place_bytes(model),
+    )
+    return device_settings(device, held) | {
         "output_dir": str(stage.checkpoints),
-        "per_device_train_batch_size": own.batch_size,
         "max_steps": steps,
         "learning_rate": own.learning_rate,
         "lr_scheduler_type": "cosine",
@@ -76,10 +91,6 @@ def trainer_settings(stage: Stage, recipe: Recipe, own: Sft | Dpo, rows: int) ->
         "train_sampling_strategy": "sequential",  # see training.rows.training_order
         "max_length": recipe.max_length,
         "seed": recipe.seed,
-        "use_cpu": not gpu,
-        "bf16": gpu,
-        "activation_checkpointing": gpu,
-        "dataloader_pin_memory": gpu,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a loss that is no number must be seen
         "save_strategy": "steps",
@@ -94,6 +105,13 @@ def ordered(rows: Dataset, own: Sft | Dpo, seed: int, max_steps: int | None) -> 
     """What a stage reads from start to end: every epoch in its order, cut to `max_steps`."""
     order = training_order(rows["length"], _batch(own), own.epochs, seed)
     return rows.select(order if max_steps is None else order[: max_steps * _batch(own)])
+
+
+def _place_bytes(model: PreTrainedModel) -> int:
+    """What one token keeps for the backward pass, near enough: 2.9 MB for SmolLM2-135M in fp32."""
+    config = model.config
+    numbers = config.num_hidden_layers * (16 * config.hidden_size + 10 * config.intermediate_size)
+    return numbers * model.dtype.itemsize
 
 
 def _batch(own: Sft | Dpo) -> int:
@@ -131,19 +149,20 @@ def save_adapter(model: PeftModel, stage: Stage) -> None:
 
 @contextmanager
 def compact_head() -> Iterator[None]:
-    """While inside, TRL's head scores the learned positions only, as it does on a GPU: about half the work.
+    """While inside, TRL's head scores the learned positions only, as it does on a GPU, and on a CPU by our own.
 
-    It is a private switch, so only the release line that was measured is touched; elsewhere this does nothing.
+    Those are private names, so only the release line that was measured is touched; elsewhere this does nothing.
     """
     if not trl.__version__.startswith("1.16."):
         yield
         return
-    before = trl_utils._use_triton
+    before = trl_utils._use_triton, trl_utils._ChunkedLogProbFunction
     trl_utils._use_triton = lambda device: True
+    trl_utils._ChunkedLogProbFunction = Head(before[1])
     try:
         yield
     finally:
-        trl_utils._use_triton = before
+        trl_utils._use_triton, trl_utils._ChunkedLogProbFunction = before
 
 
 def _finish(stage: Stage, model: PeftModel) -> None:
