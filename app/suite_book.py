@@ -122,7 +122,7 @@ class SuiteBook:
     def _corrections(self, compilation: Compilation, rows: Sequence[Example], champion: str) -> list[Row]:
         """The corrections that this round trains on; the champion knew those of its own dataset."""
         known = self._signals_behind(champion)
-        decided = {event.payload["dataset"] for event in self._store.log("round")}
+        decided = {event.payload.get("dataset") for event in self._store.log("round")}
         datasets = [one for one in manifests(self._home / "datasets") if one["hash"] in decided]
         earlier = [set(one["sources"]["feedback"]) for one in datasets]
         trained = {
