@@ -6,12 +6,8 @@ from typing import Any
 
 from app.reports import STEPS, Case, Report, Score
 from app.schedule import Outlook
+from app.web import wording
 from app.web.plots import Whisker, columns, curve, differences, whiskers
-from app.web.wording import count as _count
-from app.web.wording import duration as _duration
-from app.web.wording import spaced as _spaced
-from app.web.wording import text as _text
-from app.web.wording import when as _when
 from eval.objective import Gate
 from feedback.proportions import Adjusted
 from feedback.records import Event
@@ -40,9 +36,9 @@ LATEST = 12  # versions in a plot
 def header(title: str, who: str) -> str:
     """The top of the page: where one is, as whom, and the way out."""
     return (
-        f"<header><div><h1>Rounds</h1><p>{_text(title)}</p></div>"
+        f"<header><div><h1>Rounds</h1><p>{wording.text(title)}</p></div>"
         "<nav aria-label='Pages'><a href='/'>Chat</a><a href='/review'>Review desk</a></nav>"
-        f"<form method='post' action='/sign-out'><span>{_text(who)}</span>"
+        f"<form method='post' action='/sign-out'><span>{wording.text(who)}</span>"
         "<button type='submit'>Sign out</button></form></header>"
     )
 
@@ -50,14 +46,14 @@ def header(title: str, who: str) -> str:
 def serving(champion: str, events: Sequence[Event], people: Sequence[Satisfaction]) -> str:
     """The card of what serves now, since when, and how people like it."""
     moved = [event for event in events if "version" in event.payload]
-    since = f"since {_when(moved[-1].at)}" if moved else "from the beginning"
+    since = f"since {wording.when(moved[-1].at)}" if moved else "from the beginning"
     how = "Nobody has rated its answers yet."
     for one in people:
         if one.version == champion:
             low, high = one.interval
-            liked = f"<b>{one.share:.0%}</b> of {_count(one.rated, 'rated answer')} liked"
+            liked = f"<b>{one.share:.0%}</b> of {wording.count(one.rated, 'rated answer')} liked"
             how = f"{liked} <small>{low:.0%} to {high:.0%}</small>"
-    return _card("Serves now", _text(champion), f"{since}<br>{how}")
+    return _card("Serves now", wording.text(champion), f"{since}<br>{how}")
 
 
 def running(report: Report | None, busy: bool, now: datetime) -> str:
@@ -67,8 +63,10 @@ def running(report: Report | None, busy: bool, now: datetime) -> str:
     if report is None:
         return _card("Runs now", "A round begins", "The dataset and the suites are being frozen.")
     last = report.attempts[-1] if report.attempts else None
-    began = datetime.fromisoformat(last["at"]) if last else None
-    who = f"started by {_text(last['who'])}, {_duration((now - began).total_seconds())} ago" if last else ""
+    who = ""
+    if last:
+        age = now - datetime.fromisoformat(last["at"])
+        who = f"started by {wording.text(last['who'])}, {wording.duration(age.total_seconds())} ago"
     return _card("Runs now", f"{report.name}: {STEP_NAMES[report.step]}", f"{_time_left(report)}<br>{who}")
 
 
@@ -82,10 +80,10 @@ def coming(outlook: Outlook, now: datetime, queue: int) -> str:
     elif outlook.at <= now:
         when = "With enough signals"
     else:
-        when = _when(outlook.at)
-        words = f"In {_duration((outlook.at - now).total_seconds())} at the earliest. {words}"
-    waiting = f"{_count(queue, 'answer')} in the reviewers' queue"
-    return _card("Next round", when, f"{_text(words)}<br>{waiting}")
+        when = wording.when(outlook.at)
+        words = f"In {wording.duration((outlook.at - now).total_seconds())} at the earliest. {words}"
+    waiting = f"{wording.count(queue, 'answer')} in the reviewers' queue"
+    return _card("Next round", when, f"{wording.text(words)}<br>{waiting}")
 
 
 def cards(*shown: str) -> str:
@@ -114,7 +112,7 @@ def live(report: Report | None) -> str:
 
 def complaint(words: str | None) -> str:
     """Why the last try ended before its time."""
-    return f"<p class='note'>The last try ended: {_text(words)}</p>" if words else ""
+    return f"<p class='note'>The last try ended: {wording.text(words)}</p>" if words else ""
 
 
 # plots
@@ -129,7 +127,7 @@ def scores(metric: str | None, found: Sequence[Score], served: Sequence[str]) ->
         Whisker(score.version, score.mean, score.low, score.high, marks.get(score.version, ""))
         for score in found[-LATEST:]
     ]
-    caption = f"{_spaced(metric)} on {found[-1].n} items, mean and interval"
+    caption = f"{wording.spaced(metric)} on {found[-1].n} items, mean and interval"
     return whiskers(caption, rows, ("version", "mean"))
 
 
@@ -148,7 +146,7 @@ def liked(found: Sequence[Satisfaction], champion: str) -> str:
         for one in found[-LATEST:]
     ]
     total = sum(one.rated for one in found)
-    caption = f"Liked, of {_count(total, 'rated answer')}; share and 95 % interval"
+    caption = f"Liked, of {wording.count(total, 'rated answer')}; share and 95 % interval"
     return whiskers(caption, rows, ("version", "thumbs up"), digits=0, percent=True)
 
 
@@ -176,7 +174,7 @@ def label(report: Report, primary: str, is_running: bool) -> str:
     """One line about a round, for the list."""
     line = f"{report.name} · {outcome(report, is_running)}"
     if report.decided and primary in report.decided["metrics"]:
-        line += f" · {_spaced(primary)} {report.decided['metrics'][primary]['difference']:+.3f}"
+        line += f" · {wording.spaced(primary)} {report.decided['metrics'][primary]['difference']:+.3f}"
     return line
 
 
@@ -199,17 +197,17 @@ def detail(
     parts = [f"<h2>{report.name} <span class='tag'>{outcome(report, is_running)}</span></h2>"]
     if report.decided:
         parts.append(f"<p><a href='/rounds/report/{report.name}'>Report</a></p>")
-        reasons = "".join(f"<li>{_text(reason)}</li>" for reason in report.decided["reasons"])
+        reasons = "".join(f"<li>{wording.text(reason)}</li>" for reason in report.decided["reasons"])
         parts.append(f"<ul class='reasons'>{reasons}</ul>")
     elif not is_running:
         goes_on = "It can go on where it stopped." if report.resumable else "The next round begins anew."
-        parts.append(f"<p class='note'>{_text(report.failure or 'It was cut off.')} {goes_on}</p>")
+        parts.append(f"<p class='note'>{wording.text(report.failure or 'It was cut off.')} {goes_on}</p>")
     parts.append(_lineage(report))
     if report.decided and report.decided["metrics"]:
         parts.append(_metrics(report.decided["metrics"], gate))
     if cases:
         won, lost = cases
-        name = _spaced(gate.primary)
+        name = wording.spaced(gate.primary)
         parts.append(
             _cases(f"Largest wins in {name}", won, report) + _cases(f"Largest losses in {name}", lost, report)
         )
@@ -223,8 +221,8 @@ def log(events: Sequence[Event]) -> str:
     if not events:
         return "<p class='quiet'>Nobody has used a lever yet.</p>"
     rows = "".join(
-        f"<tr><td>{_when(event.at)}</td><td>{_text(event.who)} {_did(event)}</td>"
-        f"<td>{_text(event.payload['why'])}</td></tr>"
+        f"<tr><td>{wording.when(event.at)}</td><td>{wording.text(event.who)} {_did(event)}</td>"
+        f"<td>{wording.text(event.payload['why'])}</td></tr>"
         for event in events
     )
     heads = "".join(f"<th scope='col'>{name}</th>" for name in ("when", "who did what", "why"))
@@ -233,7 +231,7 @@ def log(events: Sequence[Event]) -> str:
 
 def _did(event: Event) -> str:
     done = EVENT_NAMES[event.kind]
-    return f"{done}: {_text(event.payload['version'])}" if "version" in event.payload else done
+    return f"{done}: {wording.text(event.payload['version'])}" if "version" in event.payload else done
 
 
 def _stepper(report: Report) -> str:
@@ -259,7 +257,7 @@ def _steps(report: Report, stage: str) -> int:
 
 def _time_left(report: Report) -> str:
     seconds = report.seconds_left
-    return f"{_duration(seconds)} left in this step" if seconds is not None else ""
+    return f"{wording.duration(seconds)} left in this step" if seconds is not None else ""
 
 
 def _lineage(report: Report) -> str:
@@ -269,16 +267,18 @@ def _lineage(report: Report) -> str:
         for kind, noun in (("sft", "answers"), ("preference", "pairs"), ("unpaired", "thumbs"))
         if counts.get(kind)
     )
-    made = f"<code>{_text(report.version)}</code>" if report.version else "not made yet"
+    made = f"<code>{wording.text(report.version)}</code>" if report.version else "not made yet"
     chosen = f"<small>after {report.made['chosen'].upper()}</small>" if report.made else ""
     steps = (
-        ("dataset", f"<code>{_text(report.plan['dataset_hash'])}</code>"),
+        ("dataset", f"<code>{wording.text(report.plan['dataset_hash'])}</code>"),
         ("rows", f"{rows}<small>{counts['tokens']:,} tokens</small>"),
         ("version", made + chosen),
-        ("measured against", f"<code>{_text(report.plan['champion'])}</code>"),
+        ("measured against", f"<code>{wording.text(report.plan['champion'])}</code>"),
     )
     items = "".join(f"<li><span>{name}</span>{value}</li>" for name, value in steps)
-    by = ", ".join(f"{_text(a['who'])} {_when(datetime.fromisoformat(a['at']))}" for a in report.attempts)
+    by = ", ".join(
+        f"{wording.text(a['who'])} {wording.when(datetime.fromisoformat(a['at']))}" for a in report.attempts
+    )
     started = f"<p class='quiet'>Worked on by {by}</p>" if by else ""
     return f"<ol class='lineage' aria-label='Lineage'>{items}</ol>{started}"
 
@@ -291,7 +291,7 @@ def _metrics(metrics: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
         limit = -guard.margin if guard else None
         numbers = f"{found['champion']:.3f} → {found['candidate']:.3f}, {found['n']} items"
         whisker = Whisker(
-            _spaced(name), found["difference"], found["low"], found["high"], mark, limit, numbers
+            wording.spaced(name), found["difference"], found["low"], found["high"], mark, limit, numbers
         )
         rows.append(whisker)
     caption = "Candidate less champion, with interval; the dashed line is what a guard may lose"
@@ -301,15 +301,15 @@ def _metrics(metrics: Mapping[str, Mapping[str, Any]], gate: Gate) -> str:
 def _cases(title: str, cases: Sequence[Case], report: Report) -> str:
     if not cases:
         return ""
-    champion, candidate = _text(report.plan["champion"]), _text(report.version)
+    champion, candidate = wording.text(report.plan["champion"]), wording.text(report.version)
     shown = ""
     for number, case in enumerate(cases):
-        expert = f"<p class='quiet'>The expert: {_text(case.reference)}</p>" if case.reference else ""
+        expert = f"<p class='quiet'>The expert: {wording.text(case.reference)}</p>" if case.reference else ""
         shown += (
             f"<details{' open' if number == 0 else ''}><summary><span class='tag'>{case.after - case.before:+.3f}"
-            f"</span> {_text(case.question)}</summary><div class='two'>"
-            f"<div><span>{champion} · {case.before:.3f}</span><p>{_text(case.champion)}</p></div>"
-            f"<div><span>{candidate} · {case.after:.3f}</span><p>{_text(case.candidate)}</p></div></div>"
+            f"</span> {wording.text(case.question)}</summary><div class='two'>"
+            f"<div><span>{champion} · {case.before:.3f}</span><p>{wording.text(case.champion)}</p></div>"
+            f"<div><span>{candidate} · {case.after:.3f}</span><p>{wording.text(case.candidate)}</p></div></div>"
             f"{expert}</details>"
         )
     return f"<div class='cases'><h3>{title}</h3>{shown}</div>"
