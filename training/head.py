@@ -38,7 +38,7 @@ class LabelledHead(torch.autograd.Function):
 
 
 class Head:
-    """Stands in for TRL's own function of the same work, `otherwise`, where that is only slower: on a CPU.
+    """Stands in on a CPU for TRL's own function of the same work, `otherwise`, which makes all logits twice.
 
     What TRL would log besides (entropy, accuracy, mean logits) nobody reads here, and comes back as zeros.
     """
