@@ -117,6 +117,9 @@ def clear(home: Path, store: Store, found: Survey) -> int:
     tainted = tainted_versions(log)
     count = sum(_remove(home / "datasets" / name) for name in datasets)
     count += sum(map(_remove, (home / "datasets").glob(".draft-*")))
+    for folder in (home / "runs").glob("r*"):  # what a killed process left: no round goes on from there
+        begun = (folder / "plan.json").exists()
+        count += sum(map(_remove, folder.glob(".*.new") if begun else [folder]))
     for plan in (home / "runs").glob("r*/plan.json"):
         run = RunFolder(plan.parent)
         count += _clear_judge(run, found.traces.ids | found.traces.reviews)
@@ -178,7 +181,7 @@ def _clear_run(
     if trained:
         return count + sum(_remove(file) for file in run.path.iterdir() if file.name not in KEPT)
     if asked:
-        count += sum(_remove(page) for page in run.path.glob("*report.html*"))  # a draft of it too
+        count += _remove(run.path / "report.html")
         count += _remove(run.path / "suites.json")  # last: it tells that there is more
     return count
 

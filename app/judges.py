@@ -49,7 +49,7 @@ class EndpointJudge:
     def verdicts(self, pairs: Sequence[Pair], progress: Progress) -> list[Verdict]:
         """What it says of each of `pairs`; RatchetError when it fails, or takes too long for all of them."""
         found: list[Verdict] = []
-        with httpx.Client(headers=self._headers, timeout=TIMEOUT_S) as client:
+        with httpx.Client(headers=self._headers, timeout=TIMEOUT_S, trust_env=False) as client:
             for pair in pairs:
                 found.append(read_reply(self._reply(client, pair)))
                 progress(len(found), len(pairs))
@@ -71,7 +71,8 @@ class EndpointJudge:
                 continue
             if status == httpx.codes.OK:
                 return self._content(text)
-            problem = f"status {status}"
+            said = " ".join(text[:200].decode("utf-8", "replace").split())
+            problem = f"status {status}: {said}" if said else f"status {status}"
             if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
                 break
         raise RatchetError(f"{self._url} cannot be asked ({problem})")

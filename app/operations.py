@@ -101,6 +101,7 @@ class Operations:
         self, settings: Settings, objective: Objective, store: Store, serving: Serving | None = None
     ):
         self.settings, self.objective, self.store, self.serving = settings, objective, store, serving
+        self._people: tuple[int, list[Satisfaction]] | None = None  # and how many rows the store had then
 
     @cached_property
     def redactor(self) -> Redactor:
@@ -169,6 +170,7 @@ class Operations:
             meanings=reading.meanings,
             off_topic=reading.off_topic,
         )
+        self._people = None
         if compilation.new_sides:
             self.store.record_sides(compilation.new_sides, datetime.now(UTC))
         return compilation
@@ -266,12 +268,15 @@ class Operations:
         return plan
 
     def _reviewers_pairs(self, events: Events, compilation: Compilation) -> list[dict[str, Any]]:
-        """What reviewers preferred since the last finished round, for a judge to be measured by."""
+        """What reviewers preferred since the last promotion, for a judge to be measured by.
+
+        A round that promoted nothing uses none of it up: the same judge says the same in the next one.
+        """
         clusters = {source: row.cluster for row in compilation.rows for source in row.sources}
         clusters |= {held_out.id: held_out.cluster for held_out in compilation.held_out}
-        pairs = reviewers_pairs(
-            events.signals, events.reviews, self.store.turns_among, self._last_signal(), clusters
-        )
+        promoted = [event.payload for event in self.store.log("round") if event.payload.get("promoted")]
+        since = promoted[-1]["last_signal"] if promoted else ""
+        pairs = reviewers_pairs(events.signals, events.reviews, self.store.turns_among, since, clusters)
         return [pair.redacted(self.redactor.redact).to_json() for pair in pairs]
 
     def suites(self) -> list[dict[str, Any]]:
@@ -444,8 +449,12 @@ class Operations:
         }
 
     def people(self) -> list[Satisfaction]:
-        """How end users like each version's answers, also on the same mix of topics."""
-        return satisfaction(self.store, lambda turns: self._topics.of(turns))
+        """How end users like each version's answers, also on the same mix of topics; asked of the store anew only
+        after something was said, or a compilation has read more questions."""
+        rows = self.store.rows
+        if self._people is None or self._people[0] != rows:
+            self._people = rows, satisfaction(self.store, self._topics.of)
+        return self._people[1]
 
     @cached_property
     def _topics(self) -> TopicBook:
@@ -459,12 +468,8 @@ class Operations:
 
     def signals_waiting(self) -> int:
         """How many signals and reviews came since the last finished round."""
-        return self.store.signals_since(self._last_signal())
-
-    def _last_signal(self) -> str:
-        """The id of the last signal or review that a finished round knew of."""
         finished = self.store.log("round")
-        return finished[-1].payload["last_signal"] if finished else ""
+        return self.store.signals_since(finished[-1].payload["last_signal"] if finished else "")
 
     # who may enter the desk and the rounds page
 

@@ -1,7 +1,7 @@
 """What the rounds left behind, as a person reads it: how far one is, what it decided, what it won and lost."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -151,7 +151,8 @@ class Reports:
     def __init__(self, home: Path, gate: Gate):
         self._home, self._runs, self._gate = home, home / "runs", gate
         self._finished: dict[str, Report] = {}
-        self._scores: dict[str, dict[str, list[tuple[str, Score]]]] = {}
+        self._evaluations: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}  # by round
+        self._scores: dict[tuple[str, str, str], Score] = {}  # by version, the suite's hash and metric
 
     def all(self) -> list[Report]:
         """Every round that began, the newest first."""
@@ -181,7 +182,7 @@ class Reports:
 
     def metrics(self) -> list[str]:
         """Everything that a version was scored by, the primary first."""
-        found = {metric for report in self.all() for metric in self._scored(report)}
+        found = {metric for report in self.all() for metric, _, _ in self._examined(report)}
         return sorted(found, key=lambda metric: (metric != self._gate.primary, metric))
 
     def scores(self, metric: str, until: str | None = None) -> list[Score]:
@@ -190,16 +191,22 @@ class Reports:
         The last one is that of the round `until`, if it is named.
         """
         rounds = [report for report in reversed(self.all()) if until is None or report.name <= until]
-        by_suite = [entry for report in rounds for entry in self._scored(report).get(metric, [])]
-        latest = by_suite[-1][0] if by_suite else None
-        return list({score.version: score for suite, score in by_suite if suite == latest}.values())
+        entries = [(name, e) for report in rounds for m, name, e in self._examined(report) if m == metric]
+        latest = entries[-1][1]["hash"] if entries else None
+        newest = {version: suite for version, suite in entries if suite["hash"] == latest}
+        return [self._score(version, suite, metric) for version, suite in newest.items()]
 
     def has_cases(self, name: str) -> bool:
         """Whether what was asked and answered in the round `name` is still there: an erasure removes it."""
         return RunFolder(self._runs / name).has("suites.json")
 
-    def cases(self, name: str, count: int) -> tuple[list[Case], list[Case]]:
-        """The largest wins and the largest losses of the round `name`, by the primary metric; none when erased."""
+    def cases(
+        self, name: str, count: int, shown: Callable[[str], str] = str
+    ) -> tuple[list[Case], list[Case]]:
+        """The largest wins and the largest losses of the round `name`, by the primary metric; none when erased.
+
+        Their texts are as `shown` gives them.
+        """
         run = RunFolder(self._runs / name)
         if not self.has_cases(name):
             return [], []
@@ -213,18 +220,19 @@ class Reports:
 
         def case(item: str) -> Case:
             answers = before["answers"].get(item, ""), after["answers"].get(item, "")
-            asked = items[item]
-            return Case(_question(asked), asked["reference"], *answers, was[item], became[item])
+            question, reference = _question(items[item]), items[item]["reference"]
+            texts = [text and shown(text) for text in (question, reference, *answers)]
+            return Case(*texts, was[item], became[item])
 
-        ranked = [case(item) for item in sorted(was, key=lambda item: (became[item] - was[item], item))]
-        won = [case for case in reversed(ranked) if case.after > case.before]
-        lost = [case for case in ranked if case.after < case.before]
-        return won[:count], lost[:count]
+        ranked = sorted(was, key=lambda item: (became[item] - was[item], item))
+        won = [item for item in reversed(ranked) if became[item] > was[item]]
+        lost = [item for item in ranked if became[item] < was[item]]
+        return [case(item) for item in won[:count]], [case(item) for item in lost[:count]]
 
-    def findings(self, name: str, count: int) -> Findings:
-        """The round `name`, which is finished, with as many wins and losses as `count`."""
+    def findings(self, name: str, count: int, shown: Callable[[str], str]) -> Findings:
+        """The finished round `name`, with as many wins and losses as `count`; see `cases`."""
         report = self.one(name)
-        won, lost = self.cases(name, count)
+        won, lost = self.cases(name, count, shown)
         manifest = self._home / "datasets" / report.plan["dataset_hash"] / "manifest.json"
         found = {metric: self.scores(metric, name) for metric in (self._gate.primary, *self._gate.guards)}
         return Findings(
@@ -241,27 +249,32 @@ class Reports:
         champion = made.get(report.plan["champion"])
         return [*self._before(champion), champion] if champion else []
 
-    def _scored(self, report: Report) -> dict[str, list[tuple[str, Score]]]:
-        """{metric: [(the suite's hash, champion), (the suite's hash, candidate)]} of a finished round."""
+    def _examined(self, report: Report) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """(metric, version, what it left of a suite) of a finished round; without answers."""
         if report.decided is None:
-            return {}
-        if report.name not in self._scores:
-            self._scores[report.name] = found = {}
-            for evaluation in RunFolder(self._runs / report.name).read("evaluation.json").values():
-                for suite in evaluation["suites"].values():
-                    for metric in suite["scores"]:
-                        if suite["scores"][metric]:
-                            score = self._score(evaluation["version"], suite, metric)
-                            found.setdefault(metric, []).append((suite["hash"], score))
-        return self._scores[report.name]
+            return []
+        if report.name not in self._evaluations:
+            evaluations = RunFolder(self._runs / report.name).read("evaluation.json").values()
+            self._evaluations[report.name] = [
+                (metric, evaluation["version"], {key: suite[key] for key in ("hash", "scores", "clusters")})
+                for evaluation in evaluations
+                for suite in evaluation["suites"].values()
+                for metric in suite["scores"]
+                if suite["scores"][metric]
+            ]
+        return self._evaluations[report.name]
 
     def _score(self, version: str, suite: Mapping[str, Any], metric: str) -> Score:
-        scores = suite["scores"][metric]
-        values = np.array(list(scores.values()))
-        clusters = [suite["clusters"][item] for item in scores]
-        gate = self._gate
-        low, high = interval(values[:, None], clusters, gate.confidence, gate.resamples, gate.seed)
-        return Score(version, float(values.mean()), float(low[0]), float(high[0]), len(values))
+        key = version, suite["hash"], metric
+        if key not in self._scores:
+            scores, gate = suite["scores"][metric], self._gate
+            values = np.array(list(scores.values()))
+            clusters = [suite["clusters"][item] for item in scores]
+            low, high = interval(values[:, None], clusters, gate.confidence, gate.resamples, gate.seed)
+            self._scores[key] = Score(
+                version, float(values.mean()), float(low[0]), float(high[0]), len(values)
+            )
+        return self._scores[key]
 
 
 def _read(run: RunFolder) -> Report:

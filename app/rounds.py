@@ -46,10 +46,10 @@ def run_round(
         run.attempt(who, promote)
         train(settings, run, log)
         evaluate(settings, run, log)
-        decision = judge(settings, objective, run)
+        decision = apply_gate(settings, objective, run)
         promoted = promote and decision.decision == "promote" and move_pointer(ask, run, decision)
         document = record(ask, run, decision, promoted)
-        report(settings, objective, ask, run)
+        report(settings, objective, ask, run, log)
         return document
 
 
@@ -82,7 +82,7 @@ def evaluate(settings: Settings, run: RunFolder, log: Log) -> None:
         _run_job("app.examination", settings, run, "evaluation.log", log)
 
 
-def judge(settings: Settings, objective: Objective, run: RunFolder) -> Decision:
+def apply_gate(settings: Settings, objective: Objective, run: RunFolder) -> Decision:
     """The gate's decision on what was measured; leaves gate.json.
 
     After an erasure the candidate is compared with the champion that was withdrawn, too, by the scores that are
@@ -154,16 +154,24 @@ def record(ask: Ask, run: RunFolder, decision: Decision, promoted: bool) -> dict
     return document
 
 
-def report(settings: Settings, objective: Objective, ask: Ask, run: RunFolder) -> None:
-    """Write report.html, for people: what was decided, why, and on what grounds."""
+def report(settings: Settings, objective: Objective, ask: Ask, run: RunFolder, log: Log) -> None:
+    """Write report.html, for people: what was decided, why, and on what grounds; without personal data.
+
+    The round is over by then, whatever becomes of its report.
+    """
     from app.reports import Reports, Voices
     from app.web.round_report import CASES, round_report
+    from feedback.privacy import Redactor
 
-    voices = Voices.from_json(ask("voices", run=run.name))
-    found = Reports(settings.home, objective.gate).findings(run.name, CASES)
-    run.write_page(
-        "report.html", round_report(objective.title, objective.gate, found, voices, datetime.now(UTC))
-    )
+    curation = objective.curation
+    redact = Redactor(curation.language, curation.help_lines).redact
+    try:
+        voices = Voices.from_json(ask("voices", run=run.name))
+        found = Reports(settings.home, objective.gate).findings(run.name, CASES, redact)
+        page = round_report(objective.title, objective.gate, found, voices, datetime.now(UTC))
+        run.write_page("report.html", page)
+    except (RatchetError, OSError) as error:
+        log(f"{run.name}: decided, but no report was written ({error}); the rounds page shows one")
 
 
 def _figures(evaluation: dict[str, Any]) -> dict[str, float]:

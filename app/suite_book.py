@@ -15,12 +15,7 @@ from feedback.records import Event, Example, Message, MultipleChoice, new_id
 from feedback.store import Store
 from training.registry import BASE, read_run, versions
 
-EXAMINED = (
-    "questions",
-    "multiple_choice",
-    "prompts",
-    "disputes",
-)  # whose own items nothing may be trained on like
+EXAMINED = ("questions", "multiple_choice", "prompts", "disputes", "pairs")  # whose like is not trained on
 
 Row = Mapping[str, Any]  # a line of a suite's file; see eval.suites
 
@@ -60,10 +55,20 @@ class SuiteBook:
                 drawn.append(build_suite(name, self._objective, found))
         return drawn
 
-    def decisions_of(self, suite: Suite) -> int:
-        """How many rounds `suite` has decided."""
+    def decisions_of(self, suite: Suite) -> float:
+        """How many rounds have decided on `suite`; one that asked a part of it counts by that part."""
+        ids = {item.id for item in suite.items}
+        part_of = {
+            other.hash: len(ids & {item.id for item in other.items}) / max(len(ids), 1)
+            for other in self._frozen(suite.name)
+        } | {suite.hash: 1.0}
         hashes = [event.payload.get("suites", {}).get(suite.name) for event in self._store.log("round")]
-        return hashes.count(suite.hash)
+        return sum(part_of.get(known, 0.0) for known in hashes)
+
+    def _frozen(self, name: str) -> list[Suite]:
+        """Every suite that was kept under this name, the first first."""
+        kept = [event.payload for event in self._store.log("suite") if event.payload["name"] == name]
+        return [Suite.from_json(document) for document in kept]
 
     def _found(
         self, kind: str, compilation: Compilation, rows: Sequence[Example], champion: str
@@ -98,26 +103,20 @@ class SuiteBook:
     def _lasting(self, name: str, found: Sequence[Row]) -> Suite:
         """The suite that was frozen last under this name, with this size and these measures.
 
-        A new one where none was, and where it is worn and enough is new to ask.
+        A new one where none was, and where it is worn and enough is new to ask to make that half as bad.
         """
         drawn = build_suite(name, self._objective, found)
-        frozen = [Suite.from_json(event.payload) for event in self._store.log("suite")]
-        known = [suite for suite in frozen if _shape(suite) == _shape(drawn)]
+        known = [suite for suite in self._frozen(name) if _shape(suite) == _shape(drawn)]
         if known:
+            worn = self.decisions_of(known[-1])
             asked = {item.id for suite in known for item in suite.items}
             drawn = build_suite(name, self._objective, found, asked)
-            if self.decisions_of(known[-1]) < self._objective.gate.reuse or not self._is_fresh(drawn, asked):
+            if worn < self._objective.gate.reuse or self.decisions_of(drawn) > worn / 2:
                 return known[-1]
         if len(drawn.items) >= drawn.wanted:
             now = datetime.now(UTC)
             self._store.add(Event(new_id(now), "suite", login(), drawn.to_json(), now))
         return drawn
-
-    def _is_fresh(self, suite: Suite, asked: set[str]) -> bool:
-        """Whether at least half of what `suite` asks beside the objective's own items was not `asked` before."""
-        own = {item.id for item in golden_items(suite.name, self._objective)}
-        fresh = [item.id not in asked for item in suite.items if item.id not in own]
-        return bool(fresh) and 2 * sum(fresh) >= len(fresh)
 
     def _corrections(self, compilation: Compilation, rows: Sequence[Example], champion: str) -> list[Row]:
         """The corrections that this round trains on; the champion knew those of its own dataset."""

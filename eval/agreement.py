@@ -72,7 +72,7 @@ def agree_by_slice(pairs: Sequence[Pair], verdicts: Sequence[Preference], gate: 
         part = [item for item, pair in zip(items, pairs, strict=True) if pair.kind == kind]
         if len(part) < len(items) and len({item.cluster for item in part}) >= MIN_CLUSTERS:
             parts[kind] = part
-    corrected = _for_parts(gate, len(parts))
+    corrected = gate.corrected(len(parts))
     return {
         name: agree(
             [preferred[item.id] for item in part],
@@ -82,10 +82,6 @@ def agree_by_slice(pairs: Sequence[Pair], verdicts: Sequence[Preference], gate: 
         )
         for name, part in parts.items()
     }
-
-
-def _for_parts(gate: Gate, count: int) -> Gate:
-    return gate.model_copy(update={"confidence": 1 - (1 - gate.confidence) / max(count, 1)})
 
 
 def _item(pair: Pair) -> Item:
@@ -103,17 +99,17 @@ def license_judge(
     below it.
     """
     if whole is None:
-        return False, "no reviewer has compared two answers since the last round"
+        return False, "no reviewer has compared two answers since the last promotion"
     if whole.clusters < MIN_CLUSTERS:
         return False, (
-            f"what reviewers compared since the last round covers {whole.clusters} topics or clusters; at least "
+            f"what reviewers compared since the last promotion covers {whole.clusters} topics or clusters; at least "
             f"{MIN_CLUSTERS} are needed"
         )
     if whole.low <= floor:
         return False, f"it does not surely agree with reviewers: {_in_words(whole, floor, gate)}"
     for name, part in parts.items():
         if part.high < floor:
-            words = _in_words(part, floor, _for_parts(gate, len(parts)))
+            words = _in_words(part, floor, gate.corrected(len(parts)))
             return False, f"it surely does not agree with reviewers on {name}: {words}"
     return True, f"it agrees with reviewers: {_in_words(whole, floor, gate)}"
 

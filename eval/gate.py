@@ -104,7 +104,7 @@ def decide(
     candidate: Evaluation,
     suites: Iterable[Suite],
     gate: Gate,
-    decisions_before: Mapping[str, int] | None = None,
+    decisions_before: Mapping[str, float] | None = None,
 ) -> Decision:
     """Whether `candidate` may take the place of `champion`; `decisions_before` says how often a suite has decided.
 
@@ -179,8 +179,8 @@ def beside_withdrawn(
     reasons, worse = [], False
     for suite in suites:
         scores = withdrawn.suites.get(suite.name, {}).get("scores", {})
-        for metric in (*suite.metrics, KEPT):
-            items = [item for item in suite.items if item.id in scores.get(_measured(metric), {})]
+        for metric in suite.metrics:  # not KEPT: which corrections it was trained on went with its dataset
+            items = [item for item in suite.items if item.id in scores.get(metric, {})]
             if not items or metric not in (gate.primary, *gate.guards):
                 continue
             found = _compare(metric, items, withdrawn, candidate, gate)
@@ -304,13 +304,8 @@ def _compare_slices(
     metric: str, items: Sequence[Item], champion: Evaluation, candidate: Evaluation, gate: Gate
 ) -> dict[str, Comparison]:
     parts = slices(items)
-    corrected = for_slices(gate, len(parts))
+    corrected = gate.corrected(len(parts))
     return {name: _compare(metric, part, champion, candidate, corrected) for name, part in parts.items()}
-
-
-def for_slices(gate: Gate, count: int) -> Gate:
-    """`gate` with the confidence at which the intervals of `count` slices hold together (Bonferroni)."""
-    return gate.model_copy(update={"confidence": 1 - (1 - gate.confidence) / max(count, 1)})
 
 
 def _detectable(
@@ -374,7 +369,7 @@ def _words_on_guards(gate: Gate, metrics: Mapping[str, Comparison], noun_of: Map
 
 def _words_on_slices(gate: Gate, parts: Mapping[str, Comparison], noun: str) -> list[str]:
     """The worst slice of the primary, and whichever surely lost more than the margin of slices."""
-    reasons, corrected = [], for_slices(gate, len(parts))
+    reasons, corrected = [], gate.corrected(len(parts))
     worst = min(parts, key=lambda name: parts[name].difference, default=None)
     for name, found in parts.items():
         lost = _surely_lost(gate, found.high)
@@ -402,13 +397,13 @@ def _words_on_corrections(suites: Sequence[Suite], champion: Evaluation, candida
     return reasons
 
 
-def _words_on_wear(gate: Gate, suites: Sequence[Suite], decisions_before: Mapping[str, int]) -> list[str]:
+def _words_on_wear(gate: Gate, suites: Sequence[Suite], decisions_before: Mapping[str, float]) -> list[str]:
     name = next(suite.name for suite in suites if gate.primary in suite.metrics)
     before = decisions_before.get(name, 0)
     if before < gate.reuse:
         return []
     return [
-        f"suite {name} has decided {before} times before, and gate.reuse allows {gate.reuse}: the more often it "
+        f"suite {name} has decided {before:.0f} times before, and gate.reuse allows {gate.reuse}: the more often it "
         "decides, the likelier one win is luck; with enough new held-out questions it is drawn anew, so import some"
     ]
 

@@ -93,14 +93,19 @@ def hear(
     At most `plan.items` of each are drawn, by their ids. RatchetError when it cannot be asked.
     """
     reviewed, rivals = (_drawn(pairs, plan.items) for pairs in (reviewed, rivals))
+    if not reviewed:  # without a licence nobody needs to know what it would say
+        return Judged.unheard(plan, license_judge(plan.floor, None, {}, gate)[1])
     known = compare(judge, reviewed, lambda *done: progress("reviewers' pairs, by the judge", *done))
     found = compare(judge, rivals, lambda *done: progress("both answers, by the judge", *done))
     verdicts = [opinion.verdict for opinion in known]
     preferred = [pair.preferred for pair in reviewed]
-    whole = agree(preferred, verdicts, [pair.cluster for pair in reviewed], gate) if reviewed else None
-    parts = agree_by_slice(reviewed, verdicts, gate) if reviewed else {}
+    whole = agree(preferred, verdicts, [pair.cluster for pair in reviewed], gate)
+    parts = agree_by_slice(reviewed, verdicts, gate)
     licensed, why = license_judge(plan.floor, whole, parts, gate)
     both = [*known, *found]
+    unclear = sum("unclear" in (opinion.forward, opinion.backward) for opinion in both)
+    if unclear:
+        why += f"; it could not be understood on {unclear} of {len(both)} pairs"
     return Judged(
         judge=plan.model,
         endpoint=plan.endpoint,
@@ -114,7 +119,7 @@ def hear(
         scores={pair.id: _SCORES[opinion.verdict] for pair, opinion in zip(rivals, found, strict=True)},
         clusters={pair.id: pair.cluster for pair in rivals},
         contradicted=sum(opinion.forward != opinion.backward for opinion in both),
-        unclear=sum("unclear" in (opinion.forward, opinion.backward) for opinion in both),
+        unclear=unclear,
     )
 
 

@@ -111,8 +111,12 @@ class Gate(_Frozen):
     seed: int = 1
     guards: dict[str, Guard] = {}
     effect: float | None = Field(None, gt=0)  # the smallest gain of the primary that is worth promoting
-    reuse: int = Field(20, ge=1)  # decisions that the primary's suite may make before it is drawn anew
+    reuse: int = Field(20, ge=1)  # decisions that a suite of questions may make before it is drawn anew
     slice_margin: float | None = Field(None, gt=0)  # what no slice of the primary may surely lose
+
+    def corrected(self, count: int) -> "Gate":
+        """With the confidence at which the intervals of `count` parts hold together (Bonferroni)."""
+        return self.model_copy(update={"confidence": 1 - (1 - self.confidence) / max(count, 1)})
 
     def reach(self, guard: Guard, items: int) -> float:
         """How far below its middle the interval of `guard`'s difference is expected to reach on `items`."""
@@ -210,11 +214,11 @@ class Objective(_Frozen):
                 raise ValueError(f"the gate names the metric {metric!r}, which no suite takes")
             if metric != KEPT and not scoring.declaration(metric).may_guard:
                 raise ValueError(
-                    f"the gate names the metric {metric!r}, which agrees too little with people to decide "
-                    "anything; take it in a suite only, it is reported"
+                    f"the gate names the metric {metric!r}, which may decide nothing (its script says why); "
+                    "take it in a suite only, it is reported"
                 )
         for metric, guard in self.gate.guards.items():
-            items = plan_of[metric].items
+            items = self.judged_on(metric, plan_of[metric])
             reach = self.gate.reach(guard, items)
             if reach >= guard.margin:
                 raise ValueError(
@@ -242,6 +246,11 @@ class Objective(_Frozen):
                 "items or a wider margin"
             )
         return self
+
+    @staticmethod
+    def judged_on(metric: str, plan: SuitePlan) -> int:
+        """On how many items of a full suite `metric` is judged: those that the champion knew take turns with others."""
+        return plan.items // 2 if metric == KEPT else plan.items
 
     def _plan_of_each_metric(self) -> dict[str, SuitePlan]:
         plan_of: dict[str, SuitePlan] = {}

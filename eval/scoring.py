@@ -3,7 +3,7 @@
 A metric is one script. Beside the `evaluate.Metric` it declares, as literals that are read without running it:
 KINDS      the kinds of suites that it can be taken on
 NEEDS      {argument of its `compute`: what it is given}; eval.exam says what there is
-MAY_GUARD  False where its agreement with people was measured and found too low for a gate; else left out
+MAY_GUARD  False where it may decide nothing, with the reason beside it (it agrees too little with people, say)
 """
 
 import ast

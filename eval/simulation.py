@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.bootstrap import MIN_CLUSTERS, POWER, bounds
-from eval.gate import for_slices, promotes
+from eval.gate import promotes
 from eval.objective import KEPT, LEAN, Gate, Objective, in_words
 from feedback.errors import UsageError
 from feedback.proportions import wilson
@@ -72,7 +72,11 @@ def simulate(objective: Objective, recorded: Recorded, rounds: int) -> dict[str,
     suites = _gated(objective, null)
     for pair in (null, gain):
         _check_shapes(objective, pair, suites)
-    items = {metric: objective.suites[suite].items for suite, metrics in suites.items() for metric in metrics}
+    items = {
+        metric: objective.judged_on(metric, objective.suites[suite])
+        for suite, metrics in suites.items()
+        for metric in metrics
+    }
     false = int(_promoted(gate, null, suites, items, 0.0, rounds).sum())
 
     def found(size: int) -> int:
@@ -137,7 +141,7 @@ def _promoted(
     """Whether each of `rounds` simulated rounds is promoted, when the primary's mean is `mean`."""
     lows: dict[str, np.ndarray] = {}
     highs: list[np.ndarray] = []
-    corrected = for_slices(gate, len(pair.slices))
+    corrected = gate.corrected(len(pair.slices))
     for number, metrics in enumerate(suites.values()):
         sizes = np.array([len(cluster) for cluster in pair.metrics[metrics[0]]])
         drawn = _draw(sizes, items[metrics[0]], rounds, np.random.default_rng([gate.seed, number]))

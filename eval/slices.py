@@ -38,7 +38,7 @@ def slices(items: Sequence[Item]) -> dict[str, list[Item]]:
 
 
 def _age(trained_before: int) -> str:
-    names = ("new corrections", "corrections of the round before", "corrections of earlier rounds")
+    names = ("new corrections", "corrections trained on once before", "corrections trained on more often")
     return names[min(trained_before, 2)]
 
 

@@ -27,7 +27,9 @@ class Traces:
     turns: frozenset[str]  # their answers, those that they deleted themselves among them
     signals: frozenset[str]  # what they said, and what anybody said of their answers
     corrected: frozenset[str]  # others' answers for which they wrote or chose a better one
-    worded: frozenset[str]  # others' corrections that they approved in words of their own
+    worded: frozenset[
+        str
+    ]  # others' corrections that they approved in words of their own, and what those correct
     reviews: frozenset[str]  # verdicts on those signals, and those that they gave themselves
     texts: frozenset[str]  # their own words
     rows: int  # of the store that hold any of it
@@ -65,7 +67,7 @@ def _find(cursor: Any, person: str) -> Traces:
     signals = select(cursor, Signal, "WHERE person = ? OR turn IN (SELECT unnest(?))", [person, mine])
     about = "review.reviewer = ? OR review.signal IN (SELECT unnest(?))"
     query = f"""
-        SELECT review.id, review.signal, review.reviewer,
+        SELECT review.id, signal.id, signal.turn, review.reviewer,
                CASE WHEN review.text <> json_extract_string(signal.value, '$.text') THEN review.text END
         FROM review JOIN signal ON signal.id = review.signal WHERE {about}"""
     reviews = cursor.execute(query, [person, [signal.id for signal in signals]]).fetchall()
@@ -87,7 +89,12 @@ def _find(cursor: Any, person: str) -> Traces:
         turns=frozenset(mine).union(*(event.payload["turns"] for event in deleted)),
         signals=frozenset(s.id for s in signals).union(*(event.payload["signals"] for event in deleted)),
         corrected=frozenset(s.turn for s in said if s.kind in ("correction", "choice")) - set(mine),
-        worded=frozenset(signal for _, signal, who, text in reviews if text and who == person),
+        worded=frozenset(
+            name
+            for _, signal, turn, who, text in reviews
+            if text and who == person
+            for name in (signal, turn)
+        ),
         reviews=frozenset(review for review, *_ in reviews),
         texts=frozenset(texts) - {""},
         rows=sum(map(len, (turns, signals, reviews, titles, deleted))) + desk,
@@ -124,15 +131,18 @@ def _mend_judgements(connection: Any, turns: Sequence[str], gone: Collection[str
 
 
 def _mend_events(connection: Any, person: str, found: Traces) -> None:
-    """Take their deletions and the suites that ask their questions out of the log, and their words elsewhere.
+    """Take their deletions and the suites that hold their words out of the log, and their words elsewhere.
 
-    A suite that is gone is drawn anew by the next round.
+    A suite cannot be mended, for its hash tells that it was changed; one that is gone is drawn anew by the next round.
     """
     theirs = Words(text for text in found.texts if len(words(text)) >= _RUN)  # not a version's name
     for event in select(connection, Event):
-        if is_about(event, person) or (event.kind == "suite" and names_any(event.payload, found.ids)):
+        holds = any(text in theirs for text in strings(event.payload))
+        if is_about(event, person) or (
+            event.kind == "suite" and (holds or names_any(event.payload, found.ids))
+        ):
             connection.execute("DELETE FROM event WHERE id = ?", [event.id])
-        elif any(text in theirs for text in strings(event.payload)):
+        elif holds:
             payload = _without(event.payload, theirs)
             text = json.dumps(payload, ensure_ascii=False, sort_keys=True)
             connection.execute("UPDATE event SET payload = ? WHERE id = ?", [text, event.id])

@@ -425,6 +425,11 @@ class Store:
             else self.records(Event)
         )
 
+    @property
+    def rows(self) -> int:
+        """How many rows of events there are, as the last commit left them."""
+        return self._count
+
     def made_at(self) -> datetime:
         """When the store was made."""
         with self.reader() as cursor:

@@ -72,12 +72,12 @@ SURE = Agreement(0.7, 0.5, 0.8, 60, 30)
 @pytest.mark.parametrize(
     ("whole", "parts", "licensed", "why"),
     [
-        (None, {}, False, "no reviewer has compared two answers since the last round"),
+        (None, {}, False, "no reviewer has compared two answers since the last promotion"),
         (
             Agreement(1.0, -1.0, 1.0, 18, 9),
             {},
             False,
-            "what reviewers compared since the last round covers 9 topics or clusters; at least 10 are needed",
+            "what reviewers compared since the last promotion covers 9 topics or clusters; at least 10 are needed",
         ),
         (
             Agreement(0.6, 0.4, 0.8, 60, 30),

@@ -114,7 +114,7 @@ spread = 0.2
 
 [gate.guards.corrections_kept]
 margin = 0.2
-spread = 0.4
+spread = 0.3
 """
 
 

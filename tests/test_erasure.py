@@ -24,7 +24,7 @@ from app.engine import Engine
 from app.levers import Levers
 from app.operations import Operations
 from app.reports import Reports
-from app.rounds import judge
+from app.rounds import apply_gate
 from app.run_folder import RunFolder, only_round
 from app.schedule import Schedule, Situation, clean_round_owed, due, outlook
 from app.settings import Settings
@@ -336,10 +336,18 @@ def test_what_a_reviewer_worded_anew_is_followed_into_the_datasets(operations: O
     said = [record for record in everybody() if record.id in ("t1", "s2", "t4", "s6")]
     approval = Review("r9", "s2", "rolf", "approve", "Drink warm tea and the plumbulet will pass.", AT)
     edit = Review("r1", "s2", "rita", "approve", "Drink warm tea and the dravenort will surely pass.", AT)
-    plan, version = learn(operations, *said, approval, edit)
+    held_out = (
+        asks("t2", "ben", "Why do I get a tarnwick after lunch?", topic=HELD_OUT),
+        corrects("s3", "t2", "ann", "It comes of eating."),
+        Review("r3", "s3", "rita", "approve", "It comes of eating too fast.", AT),
+    )
+    plan, version = learn(operations, *said, *held_out, approval, edit)
+    run = RunFolder(operations.settings.home / "runs" / plan["run"])
+    assert "t2" in run.read("evaluation.json")["candidate"]["suites"]["held_out"]["scores"]["token_f1"]
     assert operations.erase("rolf", "oz")["versions"] == []
     document = operations.erase("rita", "oz")
     assert (document["datasets"], document["versions"]) == ([plan["dataset_hash"]], [version])
+    assert document["suites_drawn_anew"] == ["held_out"]
 
 
 def test_nobody_is_nothing(operations: Operations, store: Store, settings: Settings):
@@ -409,6 +417,30 @@ def test_what_a_withdrawn_champion_answered_in_a_later_round_goes(
     assert {file.name for file in run.path.iterdir()} == {
         "plan.json", "evaluation.json", "decision.json", "adapter",
     }  # fmt: skip
+
+
+def test_what_killed_writes_left_goes(operations: Operations, settings: Settings, store: Store):
+    """The draft of a document, and the folder of a round that had no plan yet."""
+    learn(operations, *everybody())
+    runs = settings.home / "runs"
+    (runs / "r0001" / ".suites.json.new").write_text("zebrafink")
+    (runs / "r0002").mkdir()
+    (runs / "r0002" / "suites.json").write_text("zebrafink")
+    operations.erase("ann", None)
+    assert not (runs / "r0002").exists() and not list(runs.glob("*/.*.new"))
+
+
+def test_a_suite_that_holds_their_words_by_chance_is_drawn_anew(operations: Operations, store: Store):
+    """It cannot be mended without a new hash; the next round can begin."""
+    learn(operations, *(record for record in everybody() if record.id in ("t4", "s6")))
+    store.add(asks("t9", "cleo", "How do hiccups stop"))
+    assert [event.payload["name"] for event in store.log("suite")] == []
+    store.add(*(record for record in everybody() if record.id in ("t2", "s3")))
+    operations.begin_round(None)
+    assert [event.payload["name"] for event in store.log("suite")] == ["held_out"]
+    operations.erase("cleo", None)
+    assert store.log("suite") == []
+    operations.begin_round(None)
 
 
 def test_a_backup_that_cannot_be_read_is_named(operations: Operations, settings: Settings, store: Store):
@@ -553,7 +585,7 @@ def test_a_clean_candidate_is_not_worse_than_what_was_withdrawn(operations: Oper
     documents["champion"]["suites"]["held_out"]["scores"] = {"token_f1": dict.fromkeys(golden, 0.0)}
     documents["candidate"]["suites"]["held_out"]["scores"] = {"token_f1": golden}
     run.write("evaluation.json", documents)
-    decision = judge(settings, operations.objective, run)
+    decision = apply_gate(settings, operations.objective, run)
     assert any(
         reason.startswith(f"token_f1 beside {version}, which an erasure withdrew: worse")
         for reason in decision.reasons

@@ -31,6 +31,13 @@ class Always:
         return [self.word] * len(pairs)
 
 
+class Sleeping:
+    """Must not be asked."""
+
+    def verdicts(self, pairs, progress):
+        raise AssertionError("it was asked")
+
+
 class Longest:
     """Prefers the longer answer."""
 
@@ -126,16 +133,22 @@ def test_a_judge_without_agreement_is_reported_and_ignored():
     for judge, known, kappa in (
         (Always("first"), reviewed(), 0.0),
         (Longest(), turned, -1.0),
-        (Longest(), [], None),
         (Longest(), reviewed(9), 1.0),
     ):
         judged = hear(judge, PLAN, known, rivals(40, 0), GATE, silent)
         assert not judged.licensed
-        assert (judged.agreement and judged.agreement.kappa) == kappa
+        assert judged.agreement.kappa == kappa
         decision = beside_judge(WON, judged, GATE)
         assert decision.decision == "promote"
         assert f"reported only, for {judged.why}" in decision.reasons[-1]
         assert decision.metrics["judge"].n == 40
+
+
+def test_a_judge_whom_nothing_could_license_is_not_asked():
+    """Neither its time nor an endpoint's look at the answers is worth a verdict that cannot count."""
+    judged = hear(Sleeping(), PLAN, [], rivals(40, 0), GATE, silent)
+    assert (judged.licensed, judged.scores, judged.agreement) == (False, {}, None)
+    assert judged.why == "no reviewer has compared two answers since the last promotion"
 
 
 def test_a_judge_that_was_not_heard_changes_nothing():

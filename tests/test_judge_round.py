@@ -9,7 +9,7 @@ import pytest
 
 from app.examination import main
 from app.operations import Operations
-from app.rounds import judge
+from app.rounds import apply_gate
 from app.run_folder import RunFolder
 from app.settings import Settings
 from eval.judge import Judged
@@ -71,22 +71,25 @@ def begin(operations: Operations) -> RunFolder:
     return RunFolder(operations.settings.home / "runs" / operations.begin_round(None)["run"])
 
 
-def finish(operations: Operations, run: RunFolder) -> None:
-    """As a round ends, whatever it decided."""
+def finish(operations: Operations, run: RunFolder, promoted: bool) -> None:
+    """As a round ends."""
     last = run.read("plan.json")["last_signal"]
-    run.write("decision.json", {"decision": "refuse"})
-    operations.finish_round(run.name, {"round": run.name, "last_signal": last})
+    run.write("decision.json", {"decision": "promote" if promoted else "refuse"})
+    operations.finish_round(run.name, {"round": run.name, "last_signal": last, "promoted": promoted})
 
 
-def test_a_round_freezes_what_reviewers_preferred_since_the_last_one(operations: Operations):
-    """Without personal data; what an earlier round was measured by is not asked again."""
+def test_a_round_freezes_what_reviewers_preferred_since_the_last_promotion(operations: Operations):
+    """Without personal data; a round that promoted nothing used nothing up: else a veto would hold for one round."""
     operations.store.add(*said())
     first = begin(operations)
     pairs = {pair.id: pair for pair in map(Pair.from_json, first.read("reviewers_pairs.json"))}
     assert set(pairs) == {"s1", "s2", "s4"}
     assert "Ann" not in json.dumps(first.read("reviewers_pairs.json"))
     assert "zebrafink" in pairs["s1"].messages[0]["content"]
-    finish(operations, first)
+    finish(operations, first, promoted=False)
+    second = begin(operations)
+    assert {pair["id"] for pair in second.read("reviewers_pairs.json")} == {"s1", "s2", "s4"}
+    finish(operations, second, promoted=True)
     now = datetime.now(UTC)
     again = Signal("s5", "t3", "rita", "reviewer", "correction", {"text": "Dry air at night does it."}, now)
     operations.store.add(again)
@@ -108,7 +111,7 @@ def test_an_erasure_finds_the_pairs(operations: Operations, settings: Settings):
         plan = run.read("plan.json")
         run.write("plan.json", plan | {"dataset_hash": "another"})
         run.write("judge.json", Judged.unheard(PLAN, "it is asleep").to_json())
-    finish(operations, runs[0])
+    finish(operations, runs[0], promoted=False)
     assert planted_in(settings.home / "runs") == {"zebrafink", "dravenort"}
     operations.erase("ann", "oz")
     assert planted_in(settings.home / "runs") == set()
@@ -152,12 +155,12 @@ def test_the_examination_asks_the_judge(
     assert main(str(run.path)) == 0
     judged = Judged.from_json(run.read("judge.json"))
     assert (set(judged.verdicts), set(judged.scores)) == ({"s1", "s2", "s4"}, {"g1"})
-    assert judged.why.startswith("what reviewers compared since the last round covers")
+    assert judged.why.startswith("what reviewers compared since the last promotion covers")
     assert run.has("evaluation.json")
     run.path.joinpath("judge.json").unlink()
     run.path.joinpath("reviewers_pairs.json").unlink()  # of a round that began before there was a judge
     assert main(str(run.path)) == 0
-    assert run.read("judge.json")["why"] == "no reviewer has compared two answers since the last round"
+    assert run.read("judge.json")["why"] == "no reviewer has compared two answers since the last promotion"
 
 
 def test_the_decision_hears_the_judge(operations: Operations, settings: Settings):
@@ -172,7 +175,7 @@ def test_the_decision_hears_the_judge(operations: Operations, settings: Settings
         "tester", None, 0.6, True, "it agrees", scores=dict.fromkeys(ids, -1.0), clusters={i: i for i in ids}
     )
     run.write("judge.json", judged.to_json())
-    decision = judge(settings, operations.objective, run)
+    decision = apply_gate(settings, operations.objective, run)
     assert decision.metrics["judge"].candidate == -1.0
     assert "more than its margin of 0.600 may be lost; it agrees" in decision.reasons[-1]
     assert run.read("gate.json") == json.loads(json.dumps(decision.to_json()))

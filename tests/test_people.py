@@ -93,6 +93,6 @@ def test_the_rounds_page_shows_both_shares():
         ],
         "v2",
     )
-    assert shown.count("mix of topics") == 2
+    assert shown.count("on the ") == 2
     assert "80% on the same mix of topics, 50% to 90%" in shown
-    assert "75% on 62% of the same mix of topics, 50% to 90%" in shown
+    assert "75% on the 62% of that mix in which it was rated, 50% to 90%" in shown

@@ -158,7 +158,16 @@ def home(tmp_path: Path) -> Path:
 
 
 def page(home: Path, name: str = "r0002", voices: Voices = VOICES) -> str:
-    return round_report(f"Health {ALIEN}", GATE, Reports(home, GATE).findings(name, CASES), voices, AT)
+    return round_report(f"Health {ALIEN}", GATE, Reports(home, GATE).findings(name, CASES, str), voices, AT)
+
+
+def test_personal_data_is_replaced_in_what_is_quoted(home: Path):
+    """A report is passed on, and no erasure follows it there."""
+    found = Reports(home, GATE).findings("r0002", CASES, lambda text: "<REPLACED>")
+    quoted = [
+        text for case in (*found.won, *found.lost) for text in (case.question, case.champion, case.candidate)
+    ]
+    assert quoted and set(quoted) == {"<REPLACED>"}
 
 
 def words(document: str) -> str:

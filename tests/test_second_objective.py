@@ -18,7 +18,7 @@ from app.operations import Operations, operate
 from app.rounds import run_round
 from app.serve import Live
 from app.settings import Settings, read_settings
-from eval.suites import build_suites
+from eval.suites import build_suite
 from feedback.compiling.cleaning import clean_answer, clean_question
 from feedback.exchange.importers import import_files
 from feedback.privacy import Redactor
@@ -75,7 +75,7 @@ def test_every_line_passes_the_domains_own_rules(tmp_path: Path):
         assert (told.text, told.dropped_by) == (row["answer"], None), row["id"]
         assert redactor.redact(row["answer"]) == row["answer"], row["id"]
         assert clean_question(row["question"], objective.curation).dropped_by is None, row["id"]
-    suites = {suite.name: suite for suite in build_suites(objective)}
+    suites = {name: build_suite(name, objective) for name in objective.suites}
     assert len(suites["questions"].items) == len(lines("golden.jsonl"))
     for name in ("general", "retention"):
         assert len(suites[name].items) == suites[name].wanted

@@ -121,7 +121,7 @@ def test_a_guard_that_the_win_has_no_items_of_is_taken_from_the_null():
     forgot = {"corrections_kept": [[-1.0], [None]] * 20}
     found = simulate(objective(guards={"corrections_kept": 0.5}), record(forgot), 200)
     assert (found["false_promotion"], found["power"]) == (0.0, 0.0)
-    assert found["items"] == {"similarity": 60, "corrections_kept": 40}
+    assert found["items"] == {"similarity": 60, "corrections_kept": 20}
     kept = {"corrections_kept": [[0.0], [None]] * 20}
     assert simulate(objective(guards={"corrections_kept": 0.5}), record(kept), 200)["power"] > 0.7
 

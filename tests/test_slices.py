@@ -60,8 +60,8 @@ def test_corrections_are_told_apart_by_their_age():
     ]
     assert sizes(items) == {
         "new corrections": 10,
-        "corrections of the round before": 10,
-        "corrections of earlier rounds": 20,
+        "corrections trained on once before": 10,
+        "corrections trained on more often": 20,
     }
 
 

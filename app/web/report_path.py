@@ -34,7 +34,7 @@ def report_router(
     def _now(name: str) -> str:
         """Nothing is kept of it: an erasure may be on its way."""
         objective, voices = operations.objective, Voices.from_json(operations.voices(name))
-        found = reports.findings(name, CASES)
+        found = reports.findings(name, CASES, operations.redactor.redact)
         return round_report(objective.title, objective.gate, found, voices, datetime.now(UTC))
 
     return router

@@ -156,7 +156,7 @@ def _of_the_same_mix(found: Adjusted | None) -> str:
     part = (
         "the same mix of topics"
         if found.covered > 0.995
-        else f"{found.covered:.0%} of the same mix of topics"
+        else f"the {found.covered:.0%} of that mix in which it was rated"
     )
     return f"{found.share:.0%} on {part}, {found.low:.0%} to {found.high:.0%}"
 

@@ -34,17 +34,17 @@ class TopicBook:
 
     def _find(self, turns: Sequence[Turn], known: Mapping[str, np.ndarray]) -> None:
         read = self._vectors.kept([question for turn in turns for question in turn.questions])
+        topics, own = [self._own[question] for question in known], np.stack(list(known.values()))
         for turn in turns:
             if turn.questions and all(question in read for question in turn.questions):
                 asked = np.stack([read[question] for question in turn.questions])
-                self._topics[turn.id] = self._own[nearest(asked, known)]
+                self._topics[turn.id] = topics[nearest(asked, own)]
 
 
-def nearest(asked: np.ndarray, known: Mapping[str, np.ndarray]) -> str:
-    """The known question with the largest cosine to any that was asked: a follow-up alone ("And for children?")
-    tells no topic.
+def nearest(asked: np.ndarray, known: np.ndarray) -> int:
+    """Which row of `known` has the largest cosine to any of `asked`: a follow-up alone ("And for children?") tells
+    no topic.
 
-    `asked`: float32 (questions, dim), `known`: {question: (dim,)}, at least one each, of unit length.
+    float32 (questions, dim) each, rows of unit length, at least one.
     """
-    cosines = (asked @ np.stack(list(known.values())).T).max(axis=0)
-    return list(known)[int(cosines.argmax())]
+    return int((asked @ known.T).max(axis=0).argmax())
