@@ -119,8 +119,9 @@ def decide(
     noun_of: dict[str, str] = {}
     for suite in suites:
         for metric, items in items_by_metric(suite, champion).items():
-            items_of[metric] = items
-            noun_of[metric] = _NOUNS[suite.kind]
+            if metric != KEPT or metric in gate.guards:
+                items_of[metric] = items
+                noun_of[metric] = _NOUNS[suite.kind]
     if gate.primary not in items_of:
         raise RatchetError(f"no suite takes the primary metric {gate.primary}; freeze the suites anew")
     metrics = {
