@@ -4,9 +4,9 @@ A command runs an operation in its own process, or, while a server has the store
 (see `door`). None of them trains or evaluates.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +152,7 @@ class Operations:
 
     def _compile(self, events: Events | None = None) -> Compilation:
         events = events or self.store.events()
-        events = dataclasses.replace(events, knowledge=[*self._own_knowledge(), *events.knowledge])
+        events = replace(events, knowledge=[*self._own_knowledge(), *events.knowledge])
         curation, examined = self.objective.curation, self._book.own_items(*EXAMINED)
         golden = [item.question for item in self._book.own_items("questions")]
         asked = [item.first_question for item in examined]
@@ -296,8 +296,8 @@ class Operations:
         manifest = self.settings.home / "datasets" / plan["dataset_hash"] / "manifest.json"
         signals = json.loads(manifest.read_text("utf-8"))["sources"]["feedback"] if manifest.exists() else []
         return {
-            "liked": [_shares(one) for one in self.people()],
-            "weeks": [(week.isoformat(), _shares(one)) for week, one in by_week(self.store)],
+            "liked": [asdict(one) for one in self.people()],
+            "weeks": [(week.isoformat(), asdict(one)) for week, one in by_week(self.store)],
             "behind": speakers(self.store, signals),
         }
 
@@ -494,10 +494,6 @@ def operate(operations: Operations, operation: str, arguments: Mapping[str, Any]
     if operation not in OPERATIONS:
         raise RatchetError(f"there is no operation {operation!r}; is the server of another release?")
     return getattr(operations, operation)(**arguments)
-
-
-def _shares(one: Satisfaction) -> dict[str, Any]:
-    return {"version": one.version, "up": one.up, "rated": one.rated}
 
 
 def _token_counter(base: Path) -> Callable[[str], int]:

@@ -125,8 +125,8 @@ class Voices:
     def from_json(cls, document: Mapping[str, Any]) -> "Voices":
         """Those that the operation `voices` gave."""
         return cls(
-            [Satisfaction(**one) for one in document["liked"]],
-            [(date.fromisoformat(week), Satisfaction(**one)) for week, one in document["weeks"]],
+            [Satisfaction.from_json(one) for one in document["liked"]],
+            [(date.fromisoformat(week), Satisfaction.from_json(one)) for week, one in document["weeks"]],
             document["behind"],
         )
 

@@ -34,6 +34,12 @@ class Satisfaction:
         """The 95 % interval of `share`."""
         return wilson(self.up, self.rated)
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Satisfaction":
+        """The record whose fields `row` has."""
+        found = row["adjusted"]
+        return cls(**{**row, "adjusted": found and Adjusted(**found)})
+
     def document(self) -> dict[str, Any]:
         """As `ratchet status --json` prints it."""
         low, high = self.interval

@@ -8,6 +8,7 @@ from typing import Any
 from app.reports import Case, Findings, Report, Score, Voices
 from app.web.plots import Moment, Whisker, curve, differences, timeline, whiskers
 from app.web.redline import redline
+from app.web.rounds_view import liked
 from app.web.wording import count, duration, spaced, text, when
 from eval.objective import Gate
 
@@ -169,14 +170,11 @@ def _people(voices: Voices) -> str:
         return _section(
             "satisfaction", "Satisfaction", "<p class='quiet'>Nobody had rated an answer yet.</p>"
         )
-    rows = [Whisker(one.version, one.share, *one.interval) for one in voices.liked[-LATEST:]]
-    total = count(sum(one.rated for one in voices.liked), "rated answer")
-    versions = whiskers(
-        f"Liked, of {total}: share and 95 % interval", rows, ("version", "thumbs up"), 0, percent=True
-    )
     moments = [Moment(week, one.version, one.share, *one.interval) for week, one in voices.weeks]
     weeks = timeline("Liked, week by week: share and 95 % interval", moments[-MOMENTS:])
-    return _section("satisfaction", "Satisfaction", f"<div class='two'><div>{versions}</div>{weeks}</div>")
+    return _section(
+        "satisfaction", "Satisfaction", f"<div class='two'><div>{liked(voices.liked)}</div>{weeks}</div>"
+    )
 
 
 def _learning(report: Report) -> str:

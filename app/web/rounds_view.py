@@ -131,7 +131,7 @@ def scores(metric: str | None, found: Sequence[Score], served: Sequence[str]) ->
     return whiskers(caption, rows, ("version", "mean"))
 
 
-def liked(found: Sequence[Satisfaction], champion: str) -> str:
+def liked(found: Sequence[Satisfaction], champion: str = "") -> str:
     """How many of the rated answers people liked, by version."""
     if not found:
         return "<p class='quiet'>Nobody has rated an answer yet.</p>"
