@@ -82,7 +82,7 @@ def matrix_peak() -> float:
 
 
 def answering(base: Path, adapter: Path | None, rounds: int) -> dict[str, Any]:
-    """`Responder.answers` beside `generate` on the same batches, in turn, `rounds` times each."""
+    """`Responder.answers` beside `generate` on the same batches, in turn, twice `rounds` times each."""
     import torch
 
     from training.rendering import render
@@ -113,7 +113,8 @@ def answering(base: Path, adapter: Path | None, rounds: int) -> dict[str, Any]:
 
     rates: dict[str, list[float]] = {"ours": [], "plain": []}
     tokens = {}
-    for name, way in (("ours", ours), ("plain", plain)) * rounds:
+    ways = ("ours", ours), ("plain", plain)
+    for name, way in (*ways, *reversed(ways)) * rounds:
         began = time.monotonic()
         tokens[name] = way()
         rates[name].append(tokens[name] / (time.monotonic() - began))
