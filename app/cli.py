@@ -123,6 +123,16 @@ def _round(settings: Settings, options: argparse.Namespace) -> Document:
     return run_round(settings, objective, ask, not options.no_promote, options.max_steps, _log, options.who)
 
 
+def _tune(settings: Settings, options: argparse.Namespace) -> Document:
+    from app.domain import load_domain
+    from app.door import open_door
+    from app.tuning import Limit, tune
+
+    objective = load_domain(settings)
+    limit = Limit(options.trials, options.minutes, options.max_steps)
+    return tune(settings, objective, open_door(settings, objective), limit, _log, options.who)
+
+
 def _rounds(settings: Settings, options: argparse.Namespace) -> Document:
     return _ask(settings, "rounds", run=options.round)
 
@@ -257,6 +267,29 @@ def _show_round(document: Document) -> str:
 
 def _show_rounds(document: Document) -> str:
     return _show_round(document) if "metrics" in document else _show_plain(document)
+
+
+def _show_search(document: Document) -> str:
+    from app.found_settings import FILE
+    from app.searches import setting_words
+
+    lines = [f"{document['search']}: {len(document['trials'])} trials on dataset {document['dataset']}"]
+    for trial in document["trials"]:
+        value = "" if trial["value"] is None else f"{trial['value']:.4f}"
+        marks = [word for word in ("present", "best") if document[word] == trial["number"]]
+        lines.append(
+            f"  {trial['number']:3d}  {trial['outcome']:9}{value:>9}{trial['seconds']:8.0f} s  "
+            f"{setting_words(trial)}{' <- ' if marks else ''}{', '.join(marks)}"
+        )
+    gain = document["gain"]
+    lines.append(
+        f"  gain over the present settings: {gain['difference']:+.4f} nats a token "
+        f"({gain['low']:+.4f} to {gain['high']:+.4f}, {gain['n']} validation answers)"
+    )
+    kept = (
+        f"the next round goes by them, as {FILE} in the home says" if document["kept"] else "nothing was kept"
+    )
+    return "\n".join([*lines, f"  {kept}"])
 
 
 def _show_gate(document: Document) -> str:
@@ -400,6 +433,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     say_who(added, why=False)
 
+    added = command(
+        "tune",
+        _tune,
+        "search for better training settings on the validation side; later rounds use what was found",
+        show=_show_search,
+    )
+    added.add_argument(
+        "--trials", type=_positive, default=12, metavar="N", help="how many (default: %(default)s)"
+    )
+    added.add_argument("--minutes", type=_minutes, metavar="M", help="begin no trial after M minutes")
+    added.add_argument(
+        "--max-steps", type=_positive, metavar="N", help="at most N training steps a stage of each trial"
+    )
+    say_who(added, why=False)
+
     added = command("rounds", _rounds, "past rounds, or one in full", show=_show_rounds)
     added.add_argument("round", nargs="?", metavar="ID", help="such as r0001")
 
@@ -459,6 +507,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return number
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError("more than 0")
+    return minutes
 
 
 if __name__ == "__main__":

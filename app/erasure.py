@@ -124,6 +124,8 @@ def clear(home: Path, store: Store, found: Survey) -> int:
         run = RunFolder(plan.parent)
         count += _clear_judge(run, found.traces.ids | found.traces.reviews)
         count += _clear_run(run, datasets, tainted, found.traces.ids)
+    for plan in (home / "tuning").glob("t*/plan.json"):
+        count += _clear_search(plan.parent, datasets)
     count += _clear_evaluations(home / "evaluations", tainted, found.traces.ids)
     theirs = Words(found.traces.texts)
     names = found.traces.ids | found.traces.reviews | {found.person}
@@ -184,6 +186,15 @@ def _clear_run(
         count += _remove(run.path / "report.html")
         count += _remove(run.path / "suites.json")  # last: it tells that there is more
     return count
+
+
+def _clear_search(folder: Path, datasets: Collection[str]) -> int:
+    """Remove the trial that was under way on what is erased; those that ended left numbers alone."""
+    mixes = RunFolder(folder).read("plan.json")["mixes"]
+    if not any(mix["dataset_hash"] in datasets for mix in mixes):
+        return 0
+    trials = folder.glob(f"{folder.name}-*")
+    return sum(_remove(trial) for trial in trials if not (trial / "trial.json").exists())
 
 
 def _clear_judge(run: RunFolder, ids: Collection[str]) -> int:

@@ -67,7 +67,7 @@ class Levers:
     def _pid(self) -> int | None:
         """The process of the round: of the one that holds the lock, else of one that is about to."""
         if is_held(self.settings.home):
-            holder = Holder.read(self.settings.home)
+            holder = Holder.latest(self.settings.home)
             return holder.pid if holder else None
         return self._child.pid if self._is_starting() else None
 

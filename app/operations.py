@@ -8,19 +8,23 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from app import searches
 from app.accounts import Accounts
+from app.domain import recipe_of
 from app.erasure import Survey, clear, clear_backups, survey
+from app.found_settings import FoundSettings, read_found
 from app.run_folder import RunFolder, no_round
 from app.settings import Settings, login
 from app.suite_book import EXAMINED, SuiteBook
 from eval.objective import Objective
 from eval.suites import read_lines
-from feedback.compiling.budget import select
+from feedback.compiling.budget import Selection, select
 from feedback.compiling.compiler import Compilation, Events, compile_events
+from feedback.compiling.curation import Curation
 from feedback.compiling.dataset import freeze, manifests, open_dataset
 from feedback.compiling.difference import difference
 from feedback.errors import RatchetError
@@ -56,6 +60,7 @@ from training.registry import (
     tainted_versions,
     versions,
 )
+from training.search import mixes
 
 OPERATIONS = (
     "import_part",
@@ -68,6 +73,7 @@ OPERATIONS = (
     "corrections",
     "review",
     "begin_round",
+    "begin_search",
     "finish_round",
     "voices",
     "suites",
@@ -92,6 +98,32 @@ class Serving(Protocol):
 
     def forget(self, person: str) -> None:
         """Keep nothing of what `person` asked and was answered in memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What a round or a search begins with."""
+
+    events: Events
+    compilation: Compilation
+    objective: Objective  # with what a search found before
+    found: FoundSettings | None
+    base: Path  # the base model's folder
+    count_tokens: Callable[[str], int]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The settings of a training."""
+        return recipe_of(self.objective)
+
+    def plan(self) -> dict[str, Any]:
+        """What a plan says of all this."""
+        return {
+            "base_model": str(self.base),
+            "base_model_name": self.objective.base_model,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "settings": self.found.document() if self.found else None,
+        }
 
 
 class Operations:
@@ -215,6 +247,62 @@ class Operations:
 
     def begin_round(self, max_steps: int | None) -> dict[str, Any]:
         """Freeze the dataset and the suites of a new round into its folder; returns its plan."""
+        material = self._material()
+        compilation, curation = material.compilation, material.objective.curation
+        selection, manifest = self._freeze(material, curation, self._select(material, curation))
+        champion = self.champion()
+        run = RunFolder.new(self.settings.home / "runs")
+        suites = self._book.draw(compilation, selection.rows, champion)
+        run.write("suites.json", [suite.to_json() for suite in suites])
+        if self.objective.judge:
+            run.write("reviewers_pairs.json", self._reviewers_pairs(material.events, compilation))
+        plan = {
+            "run": run.name,
+            **self._dataset(manifest),
+            **material.plan(),
+            "max_steps": max_steps,
+            "champion": champion,
+            "withdrawn": champion_withdrawn(self.store.log(*MOVES)),
+            "decisions_before": {suite.name: self._book.decisions_of(suite) for suite in suites},
+            "last_signal": max(
+                [s.id for s in (*material.events.signals, *material.events.reviews)], default=""
+            ),
+            "counts": {kind: sum(sides.values()) for kind, sides in manifest["counts"].items()}
+            | {"tokens": manifest["tokens"]["trained_on"]},
+        }
+        run.write("plan.json", plan)
+        return plan
+
+    def begin_search(self, max_steps: int | None) -> dict[str, Any]:
+        """Freeze the datasets of a new search for settings into its folder; returns its plan. No suite is drawn."""
+        material = self._material()
+        curation = material.objective.curation
+        tried: dict[frozenset[str], dict[str, Any]] = {}
+        for shares in mixes(curation.knowledge_share, curation.preference_share):
+            mix = curation.model_copy(update=shares)
+            selection = self._select(material, mix)
+            rows = frozenset(row.id for row in selection.rows)
+            if rows not in tried:  # a share that is no limit here changes nothing
+                _, manifest = self._freeze(material, mix, selection)
+                tried[rows] = self._dataset(manifest) | {"curation": shares, "counts": manifest["counts"]}
+        first = next(iter(tried.values()))["counts"]
+        if not first.get("sft", {}).get("validation"):
+            raise RatchetError(
+                "nothing to search by: no supervised row is on the validation side; import knowledge, or give "
+                "curation.validation_share a greater value"
+            )
+        folder = RunFolder.new(self.settings.home / "tuning", "t")
+        plan = {
+            "search": folder.name,
+            "mixes": list(tried.values()),
+            **material.plan(),
+            "max_steps": max_steps,
+        }
+        folder.write("plan.json", plan)
+        return plan
+
+    def _material(self) -> Material:
+        """What the store and the objective give to train on now."""
         from training.base_model import base_model_folder  # imports torch, which only a round needs
 
         counts = self.store.counts()
@@ -223,49 +311,43 @@ class Operations:
                 "nothing to train on yet: nobody has rated or corrected an answer and nothing was imported; "
                 "chat and rate at `ratchet serve`, or `ratchet import FILE`"
             )
+        found = read_found(self.settings.home, self.objective)
         events = self.store.events()
-        compilation = self._compile(events)
-        recipe = Recipe.model_validate(self.objective.training)
         base = base_model_folder(self.objective.base_model, self.settings.cache)
-        selection = select(compilation.rows, self.objective.curation, _token_counter(base), recipe.max_length)
+        objective = found.over(self.objective) if found else self.objective
+        return Material(events, self._compile(events), objective, found, base, cache(_token_counter(base)))
+
+    def _select(self, material: Material, curation: Curation) -> Selection:
+        """The rows that these limits choose; an item that is asked at the gate is not among them."""
+        compilation, window = material.compilation, material.recipe.max_length
+        selection = select(compilation.rows, curation, material.count_tokens, window)
         check_leaks(selection.rows, self._book.evaluated(compilation))
+        return selection
+
+    def _freeze(
+        self, material: Material, curation: Curation, selection: Selection
+    ) -> tuple[Selection, dict[str, Any]]:
+        """The rows without personal data, and the manifest of the dataset that they are now."""
         selection = selection.redacted(self.redactor.redact)
         frozen_settings = {
             "system_prompt": self.objective.system_prompt,
-            "curation": self.objective.curation.model_dump(mode="json"),
+            "curation": curation.model_dump(mode="json"),
             "base_model": self.objective.base_model,
-            "max_length": recipe.max_length,
+            "max_length": material.recipe.max_length,
         }
         manifest = freeze(
             self.settings.home / "datasets",
             selection,
-            compilation.document(),
+            material.compilation.document(),
             frozen_settings,
             datetime.now(UTC),
         )
-        champion = self.champion()
-        run = RunFolder.new(self.settings.home / "runs")
-        suites = self._book.draw(compilation, selection.rows, champion)
-        run.write("suites.json", [suite.to_json() for suite in suites])
-        if self.objective.judge:
-            run.write("reviewers_pairs.json", self._reviewers_pairs(events, compilation))
-        plan = {
-            "run": run.name,
-            "dataset": str(self.settings.home / "datasets" / manifest["hash"]),
-            "dataset_hash": manifest["hash"],
-            "base_model": str(base),
-            "base_model_name": self.objective.base_model,
-            "recipe": recipe.model_dump(mode="json"),
-            "max_steps": max_steps,
-            "champion": champion,
-            "withdrawn": champion_withdrawn(self.store.log(*MOVES)),
-            "decisions_before": {suite.name: self._book.decisions_of(suite) for suite in suites},
-            "last_signal": max([s.id for s in (*events.signals, *events.reviews)], default=""),
-            "counts": {kind: sum(sides.values()) for kind, sides in manifest["counts"].items()}
-            | {"tokens": manifest["tokens"]["trained_on"]},
-        }
-        run.write("plan.json", plan)
-        return plan
+        return selection, manifest
+
+    def _dataset(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Where a plan finds its dataset."""
+        name = manifest["hash"]
+        return {"dataset": str(self.settings.home / "datasets" / name), "dataset_hash": name}
 
     def _reviewers_pairs(self, events: Events, compilation: Compilation) -> list[dict[str, Any]]:
         """What reviewers preferred since the last promotion, for a judge to be measured by.
@@ -445,7 +527,7 @@ class Operations:
             "corrections_awaiting_review": len(self.store.awaiting_review()),
             "satisfaction": [one.document() for one in self.people()],
             "last_round": {key: last[key] for key in keys} if last else None,
-            "running": RunFolder.running(self.settings.home),
+            "running": searches.running(self.settings.home) or RunFolder.running(self.settings.home),
         }
 
     def people(self) -> list[Satisfaction]:

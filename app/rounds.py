@@ -40,8 +40,11 @@ def run_round(
     who: str | None = None,
 ) -> dict[str, Any]:
     """One whole round, or the rest of one; returns its document (the contract of `ratchet round --json`)."""
+    from app.tuning import search_if_due  # which trains as a round does
+
     who = who or login()
     with only_round(settings.home, who), _cancellable(ask, who):
+        search_if_due(settings, objective, ask, log)
         run = freeze(settings, ask, max_steps, log)
         run.attempt(who, promote)
         train(settings, run, log)
@@ -70,7 +73,7 @@ def freeze(settings: Settings, ask: Ask, max_steps: int | None, log: Log) -> Run
 def train(settings: Settings, run: RunFolder, log: Log) -> None:
     """SFT, then preference tuning, in a child process; leaves adapter/ and run.json."""
     if not run.has("run.json"):
-        _run_job("training.job", settings, run, "training.log", log)
+        run_job("training.job", settings, run, "training.log", log)
 
 
 def evaluate(settings: Settings, run: RunFolder, log: Log) -> None:
@@ -79,7 +82,7 @@ def evaluate(settings: Settings, run: RunFolder, log: Log) -> None:
     Where the objective names a judge, it is asked there too and leaves judge.json.
     """
     if not run.has("evaluation.json"):
-        _run_job("app.examination", settings, run, "evaluation.log", log)
+        run_job("app.examination", settings, run, "evaluation.log", log)
 
 
 def apply_gate(settings: Settings, objective: Objective, run: RunFolder) -> Decision:
@@ -188,7 +191,7 @@ def _figures(evaluation: dict[str, Any]) -> dict[str, float]:
 # child processes
 
 
-def _run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log: Log) -> None:
+def run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log: Log) -> None:
     """Run `python -m module RUN` to its end, showing its progress; RatchetError with its reason when it fails.
 
     RATCHET_LAUNCHER may hold a prefix (torchrun --no-python ..., srun ...) that carries the training.

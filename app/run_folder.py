@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from feedback.errors import RatchetError
 
 PATIENCE_S = 1  # whoever looks whether a round runs holds the lock for a moment
+ROUND, SEARCH = "round.json", "tune.json"  # who works on a round, and on a search
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class RunFolder:
         return self.path.name
 
     @classmethod
-    def new(cls, runs: Path) -> "RunFolder":
+    def new(cls, runs: Path, letter: str = "r") -> "RunFolder":
         """A fresh folder with the next number."""
         runs.mkdir(parents=True, exist_ok=True)
-        numbers = [int(f.name[1:]) for f in runs.iterdir() if re.fullmatch(r"r\d+", f.name)]
-        folder = runs / f"r{max(numbers, default=0) + 1:04d}"
+        numbers = [int(f.name[1:]) for f in runs.iterdir() if re.fullmatch(rf"{letter}\d+", f.name)]
+        folder = runs / f"{letter}{max(numbers, default=0) + 1:04d}"
         folder.mkdir()
         return cls(folder)
 
@@ -68,7 +69,7 @@ class RunFolder:
 
     def write(self, name: str, document: Any) -> None:
         """Write the JSON document `name`, whole or not at all."""
-        _write(self.path / name, document)
+        write_document(self.path / name, document)
 
     def write_page(self, name: str, page: str) -> None:
         """Write the HTML document `name`, whole or not at all."""
@@ -85,16 +86,18 @@ class RunFolder:
 
     def progress(self) -> dict[str, Any] | None:
         """The last line of progress.jsonl."""
-        try:
-            lines = (self.path / "progress.jsonl").read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            return None
-        for line in reversed(lines):
+        lines = self.progress_lines()
+        return lines[-1] if lines else None
+
+    def progress_lines(self) -> list[dict[str, Any]]:
+        """The whole lines of progress.jsonl, which somebody may be writing to."""
+        file, found = self.path / "progress.jsonl", []
+        for line in file.read_text("utf-8").splitlines() if file.exists() else ():
             try:
-                return json.loads(line)
+                found.append(json.loads(line))
             except json.JSONDecodeError:
-                continue  # the last line of a killed job may be cut short
-        return None
+                continue  # cut short by a kill, or not yet whole
+        return found
 
     @staticmethod
     def running(home: Path) -> dict[str, Any] | None:
@@ -109,37 +112,44 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds the round lock, or held it last: round.json in the home."""
+    """Who holds the round lock, or held it last: round.json in the home, or tune.json for a search by itself."""
 
     who: str
     started_at: datetime  # UTC
     pid: int | None  # None once it has ended by itself
 
     @classmethod
-    def read(cls, home: Path) -> "Holder | None":
+    def read(cls, home: Path, name: str = ROUND) -> "Holder | None":
         """The last one, None when there was none yet."""
         try:
-            document = json.loads((home / "round.json").read_text("utf-8"))
+            document = json.loads((home / name).read_text("utf-8"))
         except FileNotFoundError:
             return None
         return cls(**document | {"started_at": datetime.fromisoformat(document["started_at"])})
 
-    def write(self, home: Path) -> None:
+    @classmethod
+    def latest(cls, home: Path) -> "Holder | None":
+        """Whoever took the lock last, for a round or for a search."""
+        both = [holder for name in (ROUND, SEARCH) if (holder := cls.read(home, name))]
+        return max(both, key=lambda holder: holder.started_at, default=None)
+
+    def write(self, home: Path, name: str = ROUND) -> None:
         """Take the place of the last one; for whoever holds the lock."""
-        _write(home / "round.json", asdict(self) | {"started_at": self.started_at.isoformat()})
+        document = asdict(self) | {"started_at": self.started_at.isoformat()}
+        write_document(home / name, document)
 
 
 @contextmanager
-def only_round(home: Path, who: str) -> Iterator[None]:
-    """Hold the round lock for `who`; RatchetError when another round runs."""
+def only_round(home: Path, who: str, name: str = ROUND) -> Iterator[None]:
+    """Hold the round lock for `who`, who works on a round or (SEARCH) on a search; RatchetError when it is held."""
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home, "another round is running; `ratchet status` shows how far it is"):
+    with _locked(home, "another round is running, or a search; `ratchet status` shows how far it is"):
         holder = Holder(who, datetime.now(UTC), os.getpid())
-        holder.write(home)
+        holder.write(home, name)
         try:
             yield
         finally:
-            replace(holder, pid=None).write(home)
+            replace(holder, pid=None).write(home, name)
 
 
 @contextmanager
@@ -174,7 +184,8 @@ def is_held(home: Path) -> bool:
         return True
 
 
-def _write(file: Path, document: Any) -> None:
+def write_document(file: Path, document: Any) -> None:
+    """Write a JSON document, whole or not at all."""
     _write_text(file, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -65,6 +65,7 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
         "dataset": str(plan.dataset),
         "dataset_hash": plan.dataset_hash,
         "recipe": plan.recipe.model_dump(mode="json"),
+        "settings": plan.settings,
         "max_steps": plan.max_steps,
         "seed": plan.recipe.seed,
         "threads": torch.get_num_threads(),
@@ -115,7 +116,7 @@ def _train(
     if len(rows["sft"]):
         stage = stages["sft"] = Stage("sft", run_dir / "sft", progress, interruption)
         if not stage.summary():
-            train_sft(plan, rows["sft"], stage)
+            train_sft(plan, rows["sft"], stage, _looked_at(plan))
             gc.collect()  # the trainer holds on to a copy of the model
     if len(rows["preference"]) >= plan.recipe.dpo.min_pairs:
         start = stages["sft"].adapter if stages else None
@@ -129,6 +130,14 @@ def _train(
             f"where DPO needs {plan.recipe.dpo.min_pairs}; collect more feedback or import knowledge"
         )
     return stages
+
+
+def _looked_at(plan: Plan) -> Dataset | None:
+    """The validation rows that a search looks at while SFT runs; None in a round, and where there are none."""
+    if not plan.looks:
+        return None
+    held = read_rows(plan.dataset, "sft", "validation")
+    return sft_rows(load_tokenizer(plan.base_model), held, plan.recipe.max_length)[0] if held else None
 
 
 def _validate(
@@ -171,10 +180,11 @@ def _keep(chosen: Path, adapter: Path) -> Path:
     return adapter
 
 
-def _reported(scores: Validation) -> dict[str, float | None]:
+def _reported(scores: Validation) -> dict[str, Any]:
     return {
         "validation_log_likelihood": scores.log_likelihood,
         "validation_pair_accuracy": scores.pair_accuracy,
+        "validation_log_likelihoods": [round(value, 6) for value in scores.each],
     }
 
 

@@ -18,6 +18,7 @@ class Validation:
     log_likelihood: float | None  # mean over completions of their mean nats per token
     pair_accuracy: float | None  # share of pairs whose chosen answer is the likelier one, per token
     pairs: int
+    each: tuple[float, ...] = ()  # the log-likelihood of each completion
 
 
 def validate(
@@ -36,6 +37,7 @@ def validate(
         log_likelihood=sum(told) / len(told) if told else None,
         pair_accuracy=sum(right) / len(right) if right else None,
         pairs=len(pairs),
+        each=tuple(told),
     )
 
 

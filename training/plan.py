@@ -1,6 +1,7 @@
 """What a training job is told: plan.json, written by the round before the job starts."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +21,10 @@ class Plan(BaseModel):
     base_model_name: str
     recipe: Recipe
     max_steps: int | None = None  # caps each stage
+    looks: int = 0  # how often SFT is measured on the validation side on its way
+    settings: dict[str, Any] | None = (
+        None  # what a search found, where it was used; see app/found_settings.py
+    )
     min_free_bytes: int = 200_000_000  # below it nothing is started: checkpoints and adapters need room
 
 

@@ -5,13 +5,20 @@ from trl import SFTConfig, SFTTrainer
 
 from training.base_model import load_model, load_tokenizer
 from training.device import Device, this_device
+from training.looks import look
 from training.plan import Plan
 from training.stage import Stage, lora, ordered, run_stage, trainer_settings
 
 
-def train_sft(plan: Plan, rows: Dataset, stage: Stage) -> None:
-    """Train on `rows` (input_ids, labels, length); leaves the adapter in the stage's folder."""
-    run_stage(stage, sft_trainer(plan, rows, stage, this_device()))
+def train_sft(plan: Plan, rows: Dataset, stage: Stage, held: Dataset | None = None) -> None:
+    """Train on `rows` (input_ids, labels, length); leaves the adapter in the stage's folder.
+
+    The loss on `held` is measured on the way, as often as the plan says.
+    """
+    trainer = sft_trainer(plan, rows, stage, this_device())
+    if held is not None:
+        look(trainer, held, plan.looks, stage.progress)
+    run_stage(stage, trainer)
 
 
 def sft_trainer(plan: Plan, rows: Dataset, stage: Stage, device: Device) -> SFTTrainer:
