@@ -6,7 +6,7 @@ A command runs an operation in its own process, or, while a server has the store
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -100,7 +100,7 @@ class Serving(Protocol):
         """Keep nothing of what `person` asked and was answered in memory."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Material:
     """What a round or a search begins with."""
 

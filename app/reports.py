@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from app.run_folder import Holder, RunFolder
+from app.searches import searches
 from eval.bootstrap import interval
 from eval.objective import Gate
 from feedback.satisfaction import Satisfaction
@@ -143,6 +144,7 @@ class Findings:
     before: Sequence[
         Report
     ]  # the rounds whose candidates were its champion, and that one's; the oldest first
+    search: Mapping[str, Any] | None  # that found the settings it went by, if one did
 
 
 class Reports:
@@ -242,7 +244,12 @@ class Reports:
             lost,
             json.loads(manifest.read_text("utf-8")) if manifest.exists() else None,
             self._before(report),
+            self._search(report),
         )
+
+    def _search(self, report: Report) -> dict[str, Any] | None:
+        source = (report.plan.get("settings") or {}).get("from", "")
+        return next((one for one in searches(self._home) if source.startswith(f"{one['search']},")), None)
 
     def _before(self, report: Report) -> list[Report]:
         made = {other.version: other for other in self.all() if other.name < report.name}
@@ -287,20 +294,9 @@ def _read(run: RunFolder) -> Report:
         failure=failure["reason"] if failure else None,
         resumable=run.can_go_on(),
         attempts=run.attempts(),
-        progress=_lines(run.path / "progress.jsonl"),
+        progress=run.progress_lines(),
         examined=run.has("evaluation.json"),
     )
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON Lines file that somebody may be writing to."""
-    found = []
-    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # cut short by a kill, or not yet whole
-    return found
 
 
 def _question(item: Mapping[str, Any]) -> str:

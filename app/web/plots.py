@@ -21,6 +21,16 @@ class Whisker:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """A value by itself, and what stands beside it."""
+
+    label: str
+    value: float | None  # None where there is none
+    mark: str = ""  # a word about it, such as "best"
+    note: str = ""  # what stands in the place of a missing value
+
+
+@dataclass(frozen=True)
 class Moment:
     """A share at a time, with its interval."""
 
@@ -52,6 +62,24 @@ def differences(caption: str, rows: Sequence[Whisker], header: tuple[str, ...]) 
     for row in rows:
         reach = max(abs(row.low), abs(row.high), abs(row.limit or 0)) * 1.1 or 1.0
         body += _row(row, (-reach, reach), _number(3, False, signed=True), zero=True)
+    return _table(caption, header, body)
+
+
+def dots(caption: str, rows: Sequence[Dot], header: tuple[str, str]) -> str:
+    """A table with a dot in each row that has a value, all on one scale."""
+    values = [row.value for row in rows if row.value is not None]
+    low, high = min(values), max(values)
+    room = (high - low) * 0.06 or 0.01
+    body = ""
+    for row in rows:
+        place = 0 if row.value is None else 100 * (row.value - low + room) / (high - low + 2 * room)
+        drawn = "" if row.value is None else f"<b style='left:{place:.2f}%'></b>"
+        shown = f"<small>{html.escape(row.note)}</small>" if row.value is None else f"{row.value:.4f}"
+        mark = f" <small class='mark'>{html.escape(row.mark)}</small>" if row.mark else ""
+        body += (
+            f"<tr><th scope='row'>{html.escape(row.label)}{mark}</th>"
+            f"<td class='strip' aria-hidden='true'><span>{drawn}</span></td><td>{shown}</td></tr>"
+        )
     return _table(caption, header, body)
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from app.reports import Case, Findings, Report, Score, Voices
+from app.searches import setting_words
 from app.web.plots import Moment, Whisker, curve, differences, timeline, whiskers
 from app.web.redline import redline
 from app.web.rounds_view import liked
+from app.web.search_view import search_view
 from app.web.wording import count, duration, spaced, text, when
 from eval.objective import Gate
 
@@ -38,6 +40,7 @@ def round_report(title: str, gate: Gate, found: Findings, voices: Voices, at: da
         _by_version(found.scores, gate),
         _people(voices),
         _learning(report),
+        _settings(found),
         _cases("wins", f"Largest wins in {spaced(gate.primary)}", found.won, report),
         _cases("losses", f"Largest losses in {spaced(gate.primary)}", found.lost, report),
         _figures(report),
@@ -200,6 +203,16 @@ def _learning(report: Report) -> str:
     if not curves and not validation:
         return ""
     return _section("learning", "Learning", f"<div class='two'>{curves}</div>{validation}{chosen}")
+
+
+def _settings(found: Findings) -> str:
+    """What was put over the objective's settings, and the search that found it."""
+    settings = found.report.plan.get("settings")
+    if not settings:
+        return ""
+    words = setting_words({"settings": settings["training"], "curation": settings["curation"]})
+    source = f"<p>From {text(settings['from'])}: {text(words)}.</p>"
+    return _section("settings", "Settings", source + (search_view(found.search) if found.search else ""))
 
 
 # answers

@@ -16,6 +16,7 @@ from app.levers import LONGEST_REASON, Levers
 from app.reports import Report, Reports
 from app.run_folder import RunFolder
 from app.schedule import Schedule
+from app.searches import running, searches
 from app.web import rounds_view as view
 from app.web.edge import UNQUEUED, Updates
 from eval.objective import Objective
@@ -81,6 +82,7 @@ class RoundsPage:
                     gr.HTML("<h2>People</h2>")
                     self.liked = gr.HTML(elem_id="liked")
                     self.signals = gr.HTML(elem_id="signals")
+            self.search = gr.HTML(elem_id="search")
             with gr.Row(elem_id="history"):
                 with gr.Column(elem_id="list", scale=0, min_width=250):
                     self.round = gr.Radio([], label="Rounds", elem_id="round")
@@ -120,7 +122,19 @@ class RoundsPage:
     @property
     def parts(self) -> dict[str, Any]:
         """What a look may change, by name."""
-        names = ("now", "live", "scores", "liked", "signals", "detail", "log", "timer", "metric", "round")
+        names = (
+            "now",
+            "live",
+            "scores",
+            "liked",
+            "signals",
+            "search",
+            "detail",
+            "log",
+            "timer",
+            "metric",
+            "round",
+        )
         return {name: getattr(self, name) for name in names} | self.buttons
 
     # what happens
@@ -266,20 +280,23 @@ class RoundsPage:
         busy, outlook = self._levers.busy(), self._schedule.outlook(now)
         reports, people = self._reports.all(), self._operations.people()
         newest = reports[0] if reports else None
-        current = newest if busy and newest and not newest.decided and newest.resumable else None
+        searching = running(self._levers.settings.home)
+        at_work = busy and not searching and newest and not newest.decided and newest.resumable
+        current = newest if at_work else None
         opened = next((report for report in reports if report.name == chosen), newest)
         served = self._operations.served()
         events = self._operations.levers_used()
         html_parts = {
             "now": view.cards(
                 view.serving(served[-1], events, people),
-                view.running(current, busy, now),
+                view.searching(searching) if searching else view.running(current, busy, now),
                 view.coming(outlook, now, self._queue()),
             )
             + view.complaint(None if busy else self._reports.complaint()),
             "live": view.live(current),
             "liked": view.liked(people, served[-1]),
             "signals": view.signals(signals_per_day(store, now - timedelta(DAYS)), now.date(), DAYS),
+            "search": view.search(searches(self._levers.settings.home)),
             "detail": self._detail(opened, opened is current) if opened else "",
             "log": view.log(events[: -ENTRIES - 1 : -1]),
         }

@@ -8,6 +8,7 @@ from app.reports import STEPS, Case, Report, Score
 from app.schedule import Outlook
 from app.web import wording
 from app.web.plots import Whisker, columns, curve, differences, whiskers
+from app.web.search_view import search_view
 from eval.objective import Gate
 from feedback.proportions import Adjusted
 from feedback.records import Event
@@ -68,6 +69,13 @@ def running(report: Report | None, busy: bool, now: datetime) -> str:
         age = now - datetime.fromisoformat(last["at"])
         who = f"started by {wording.text(last['who'])}, {wording.duration(age.total_seconds())} ago"
     return _card("Runs now", f"{report.name}: {STEP_NAMES[report.step]}", f"{_time_left(report)}<br>{who}")
+
+
+def searching(found: Mapping[str, Any]) -> str:
+    """The card of a search for settings that runs."""
+    ended = wording.count(found["trials_ended"], "trial")
+    left = f"{wording.duration(found['seconds_left'])} left in this step" if "seconds_left" in found else ""
+    return _card("Runs now", f"{found['search']}: settings", f"{ended} ended<br>{left}")
 
 
 def coming(outlook: Outlook, now: datetime, queue: int) -> str:
@@ -165,6 +173,13 @@ def signals(per_day: Mapping[date, int], today: date, days: int) -> str:
     """How much people said on each of the last `days` days."""
     shown = {day: per_day.get(day, 0) for day in (today - timedelta(n) for n in reversed(range(days)))}
     return columns(shown, "Signals a day", "signals")
+
+
+def search(found: Sequence[Mapping[str, Any]]) -> str:
+    """The last search for settings that came to its end."""
+    if not found:
+        return ""
+    return f"<section class='sheet'><h2>Settings</h2>{search_view(found[-1])}</section>"
 
 
 # rounds
