@@ -286,7 +286,7 @@ class Operations:
                 _, manifest = self._freeze(material, mix, selection)
                 tried[rows] = self._dataset(manifest) | {"curation": shares, "counts": manifest["counts"]}
         first = next(iter(tried.values()))["counts"]
-        if not first.get("sft", {}).get("validation"):
+        if not first["sft"]["validation"]:
             raise RatchetError(
                 "nothing to search by: no supervised row is on the validation side; import knowledge, or give "
                 "curation.validation_share a greater value"

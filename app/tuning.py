@@ -158,7 +158,7 @@ def _outcome(settings: Settings, trial: RunFolder, study: Study, number: int, lo
         outcome, because = "pruned", "its validation loss lay above the median of the others"
     except RatchetError as error:
         if trial.has("failure.json") and trial.read("failure.json")["resumable"]:
-            raise
+            raise RatchetError(str(error).replace("`ratchet round`", "`ratchet tune`")) from None
         outcome, because = "failed", str(error)
     stage = {}
     if outcome == "complete":
