@@ -95,7 +95,24 @@ def _compile(settings: Settings, _: argparse.Namespace) -> Document:
 
 def _export(settings: Settings, options: argparse.Namespace) -> Document:
     folder = os.path.abspath(options.out)
-    return _ask(settings, "export", kind=options.kind, folder=folder, file_format=options.format)
+    if options.kind == "model":
+        return _export_model(settings, options, Path(folder))
+    if options.version or options.form:
+        raise UsageError("a VERSION and a --form go with `export model`")
+    file_format = options.format or "parquet"
+    return _ask(settings, "export", kind=options.kind, folder=folder, file_format=file_format)
+
+
+def _export_model(settings: Settings, options: argparse.Namespace, folder: Path) -> Document:
+    from app.domain import load_domain
+    from app.door import open_door
+    from app.model_export import export_model
+
+    if options.format:
+        raise UsageError("--format is of rows and events; `export model` takes a --form")
+    objective = load_domain(settings)
+    ask = open_door(settings, objective)
+    return export_model(settings, objective, ask, options.version, options.form or "adapter", folder)
 
 
 def _review(settings: Settings, options: argparse.Namespace) -> Document:
@@ -398,18 +415,25 @@ def _parser() -> argparse.ArgumentParser:
         "compile", _compile, "show what becomes of every signal and knowledge row, without writing a dataset"
     )
 
-    added = command("export", _export, "write compiled rows or what was said to a folder, for other trainers")
+    added = command(
+        "export", _export, "write compiled rows, what was said or a model to a folder, for other programs"
+    )
     added.add_argument(
         "kind",
-        choices=("sft", "preference", "unpaired", "events"),
-        help="rows before the budget in TRL's column names, or everything that was said, for `ratchet import`",
+        choices=("sft", "preference", "unpaired", "events", "model"),
+        help="rows before the budget in TRL's column names; everything that was said, for `ratchet import`; or a "
+        "version of the model",
     )
-    added.add_argument("--out", metavar="DIR", required=True, help="a new folder, with a dataset card")
+    added.add_argument("version", nargs="?", metavar="VERSION", help="of the model (default: the champion)")
+    added.add_argument("--out", metavar="DIR", required=True, help="a new folder, with a card")
     added.add_argument(
-        "--format",
-        choices=("parquet", "jsonl"),
-        default="parquet",
-        help="of the files (default: %(default)s)",
+        "--format", choices=("parquet", "jsonl"), help="of the files with rows or events (default: parquet)"
+    )
+    added.add_argument(
+        "--form",
+        choices=("adapter", "merged", "gguf"),
+        help="of the model: the adapter for PEFT and vLLM, merged safetensors for transformers and vLLM, or one "
+        "file for llama.cpp (default: adapter)",
     )
 
     added = command(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,6 +35,18 @@ PACKAGED = {
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
 }
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a packaged model come from, for those who take a version elsewhere."""
+
+    hub_id: str  # the same model, before it was quantized
+    licence: str  # as the hub writes it
+    quantization: str  # what was dequantized here
+
+
+ORIGINS = {"smollm2-135m-instruct": Origin("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "Q4_1")}
 
 
 def base_model_folder(name: str, cache: Path, log: Log = to_stderr) -> Path:

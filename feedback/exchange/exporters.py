@@ -10,9 +10,6 @@ taken from their code:
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +20,7 @@ from typing import Any, Literal
 import pyarrow
 import pyarrow.parquet
 
+from feedback.drafts import drafted
 from feedback.errors import RatchetError
 from feedback.records import Example, Knowledge, Message, Review, Signal, Turn, digest
 
@@ -97,7 +95,8 @@ def export_rows(folder: Path, kind: str, rows: Iterable[Example], file_format: F
             f"there is no {kind} row to export; `ratchet compile` says what became of everything"
         )
     rules = Counter(row.rule for row in ordered)
-    with _draft(folder) as draft:
+    with drafted(folder) as draft:
+        (draft / "data").mkdir()
         counts = {
             side: _write(
                 draft, side, kind, (_columns(row) for row in ordered if row.side == side), file_format
@@ -132,7 +131,8 @@ def export_events(
         (_turn_line(turn, redact) for turn in turns),
         (_signal_line(signal, turn, judged.get(signal.id, []), redact) for signal, turn in signals),
     )
-    with _draft(folder) as draft:
+    with drafted(folder) as draft:
+        (draft / "data").mkdir()
         counts = {
             "feedback": _write(draft, "feedback", "feedback", lines, file_format),
             "knowledge": _write(
@@ -145,22 +145,6 @@ def export_events(
             )
         (draft / "README.md").write_text(_event_card(counts, file_format), "utf-8")
     return counts
-
-
-@contextmanager
-def _draft(folder: Path) -> Iterator[Path]:
-    """A folder to write in, which becomes `folder` once it is whole; what is there is never overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RatchetError(f"{folder} is not empty; name a new folder with --out")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        (draft / "data").mkdir()
-        yield draft
-        draft.chmod(0o755)  # a temporary folder is its owner's alone
-        os.replace(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(
