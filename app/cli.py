@@ -154,6 +154,12 @@ def _rounds(settings: Settings, options: argparse.Namespace) -> Document:
     return _ask(settings, "rounds", run=options.round)
 
 
+def _repeat(settings: Settings, options: argparse.Namespace) -> Document:
+    from app.repetition import repeat
+
+    return repeat(settings, options.run_id, _log)
+
+
 def _datasets(settings: Settings, options: argparse.Namespace) -> Document:
     match options.dataset:
         case []:
@@ -474,6 +480,9 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("rounds", _rounds, "past rounds, or one in full", show=_show_rounds)
     added.add_argument("round", nargs="?", metavar="ID", help="such as r0001")
+
+    added = command("repeat", _repeat, "train a run again, and say whether it comes to the same")
+    added.add_argument("run_id", metavar="RUN", help="such as r0001")
 
     added = command("datasets", _datasets, "frozen datasets, the manifest of one, or `diff` of two")
     added.add_argument("dataset", nargs="*", metavar="HASH", help="the dataset's name, or: diff HASH HASH")

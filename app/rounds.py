@@ -191,7 +191,9 @@ def _figures(evaluation: dict[str, Any]) -> dict[str, float]:
 # child processes
 
 
-def run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log: Log) -> None:
+def run_job(
+    module: str, settings: Settings, run: RunFolder, log_name: str, log: Log, threads: int | None = None
+) -> None:
     """Run `python -m module RUN` to its end, showing its progress; RatchetError with its reason when it fails.
 
     RATCHET_LAUNCHER may hold a prefix (torchrun --no-python ..., srun ...) that carries the training.
@@ -201,6 +203,8 @@ def run_job(module: str, settings: Settings, run: RunFolder, log_name: str, log:
     command = [*prefix, sys.executable, "-m", module, str(run.path)]
     environment = os.environ | {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
     environment |= {"RATCHET_OBJECTIVE": str(settings.objective)}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
     with (run.path / log_name).open("ab") as output:
         # In a session of its own the job can be put behind everybody else's; see training.background.
         child = subprocess.Popen(

@@ -164,6 +164,15 @@ def no_round(home: Path) -> Iterator[None]:
 
 
 @contextmanager
+def between_rounds(home: Path) -> Iterator[None]:
+    """Let neither a round nor an erasure run meanwhile; RatchetError when one does."""
+    with _locked(
+        home, "a round is running; `ratchet status` shows how far it is; try again when it has ended"
+    ):
+        yield
+
+
+@contextmanager
 def _locked(home: Path, refusal: str) -> Iterator[None]:
     try:
         lock = FileLock(home / "round.lock", timeout=PATIENCE_S).acquire()
