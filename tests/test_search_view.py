@@ -52,7 +52,7 @@ def document(tmp_path: Path) -> str:
     search = tmp_path / "tuning" / "t0002"
     search.mkdir(parents=True)
     RunFolder(search).write("search.json", FOUND)
-    return round_report("Health", GATE, Reports(tmp_path, GATE).findings("r0001", CASES), VOICES, AT)
+    return round_report("Health", GATE, Reports(tmp_path, GATE).findings("r0001", CASES, str), VOICES, AT)
 
 
 def test_each_trial_is_shown_with_what_it_changed():
@@ -87,7 +87,7 @@ def test_settings_by_hand_have_no_search(tmp_path: Path):
     run = finish(tmp_path, "r0001", "base", "v0001-aaaaaaaa")
 
     def report() -> str:
-        return round_report("Health", GATE, Reports(tmp_path, GATE).findings("r0001", CASES), VOICES, AT)
+        return round_report("Health", GATE, Reports(tmp_path, GATE).findings("r0001", CASES, str), VOICES, AT)
 
     assert "id='settings'" not in report()
     by_hand = {"from": ALIEN, "training": {"max_length": 256}, "curation": {}}
