@@ -30,7 +30,7 @@ from feedback.erasure import (
 from feedback.errors import RatchetError
 from feedback.records import Event, new_id
 from feedback.store import Store
-from training.registry import MOVES, pointer_history, read_run, tainted_versions, versions
+from training.registry import MOVES, lineages, pointer_history, tainted_versions
 
 KEPT = (  # of a run that was trained on what is erased
     "plan.json",
@@ -92,7 +92,11 @@ def survey(home: Path, store: Store, person: str) -> Survey:
     datasets = {name for payload in before for name in payload["datasets"]}
     datasets |= {name for name, sources in _sources(home) if (traces.signals | traces.worded) & sources}
     tainted = {version for payload in before for version in payload["versions"]}
-    tainted |= {name for name, run in versions(home).items() if read_run(run)["dataset_hash"] in datasets}
+    tainted |= {
+        name
+        for name, made in lineages(home).items()
+        if any(run["dataset_hash"] in datasets or run["version"] in tainted for run in made)
+    }
     suites = {e.payload["name"] for e in log if e.kind == "suite" and names_any(e.payload, traces.ids)}
     served = pointer_history(log)
     left = [version for version in served if version not in tainted]
@@ -125,7 +129,7 @@ def clear(home: Path, store: Store, found: Survey) -> int:
         count += _clear_judge(run, found.traces.ids | found.traces.reviews)
         count += _clear_run(run, datasets, tainted, found.traces.ids)
     for plan in (home / "tuning").glob("t*/plan.json"):
-        count += _clear_search(plan.parent, datasets)
+        count += _clear_search(plan.parent, datasets, tainted)
     count += _clear_evaluations(home / "evaluations", tainted, found.traces.ids)
     theirs = Words(found.traces.texts)
     names = found.traces.ids | found.traces.reviews | {found.person}
@@ -168,7 +172,7 @@ def _clear_run(
 ) -> int:
     """Take the words out of a run, and what was trained on them; one that was under way does not go on."""
     plan = run.read("plan.json")
-    trained = plan["dataset_hash"] in datasets
+    trained = plan["dataset_hash"] in datasets or (plan.get("start") or {}).get("version") in tainted
     learnt = plan["champion"] in tainted  # what it answered here may be their words
     asked = learnt or (run.has("suites.json") and names_any(run.read("suites.json"), ids))
     if (trained or asked) and not run.has("decision.json"):
@@ -188,10 +192,11 @@ def _clear_run(
     return count
 
 
-def _clear_search(folder: Path, datasets: Collection[str]) -> int:
+def _clear_search(folder: Path, datasets: Collection[str], tainted: Collection[str]) -> int:
     """Remove the trial that was under way on what is erased; those that ended left numbers alone."""
-    mixes = RunFolder(folder).read("plan.json")["mixes"]
-    if not any(mix["dataset_hash"] in datasets for mix in mixes):
+    plan = RunFolder(folder).read("plan.json")
+    learnt = (plan.get("start") or {}).get("version") in tainted
+    if not learnt and not any(mix["dataset_hash"] in datasets for mix in plan["mixes"]):
         return 0
     trials = folder.glob(f"{folder.name}-*")
     return sum(_remove(trial) for trial in trials if not (trial / "trial.json").exists())

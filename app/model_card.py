@@ -127,6 +127,8 @@ def _training(lineage: Lineage) -> str:
     steps = ", ".join(
         f"{name} {stage['steps']} steps, {stage['tokens']:,} tokens" for name, stage in run["stages"].items()
     )
+    if start := run.get("start"):
+        lines.append(f"Trained on from {start['version']}, and so from all that it had learnt.")
     lines.append(
         f"LoRA of rank {recipe['lora']['rank']} and alpha {recipe['lora']['alpha']} on all linear layers, seed "
         f"{run['seed']}: {steps}. Chosen: {run['chosen']}; {run['chosen_because']}."

@@ -25,7 +25,7 @@ from eval.suites import read_lines
 from feedback.compiling.budget import Selection, select
 from feedback.compiling.compiler import Compilation, Events, compile_events
 from feedback.compiling.curation import Curation
-from feedback.compiling.dataset import freeze, manifests, open_dataset
+from feedback.compiling.dataset import freeze, manifests, open_dataset, trained_rows
 from feedback.compiling.difference import difference
 from feedback.errors import RatchetError
 from feedback.exchange.exporters import FileFormat, export_events, export_rows
@@ -55,6 +55,7 @@ from training.registry import (
     MOVES,
     adapter_of,
     champion_withdrawn,
+    lineages,
     pointer_history,
     project,
     tainted_versions,
@@ -110,6 +111,8 @@ class Material:
     found: FoundSettings | None
     base: Path  # the base model's folder
     count_tokens: Callable[[str], int]
+    start: Mapping[str, Any] | None  # the version that is gone on with; see training.plan
+    learnt: frozenset[str]  # the rows that it has learnt, by id
 
     @property
     def recipe(self) -> Recipe:
@@ -121,6 +124,7 @@ class Material:
         return {
             "base_model": str(self.base),
             "base_model_name": self.objective.base_model,
+            "start": self.start,
             "recipe": self.recipe.model_dump(mode="json"),
             "settings": self.found.document() if self.found else None,
         }
@@ -315,12 +319,34 @@ class Operations:
         events = self.store.events()
         base = base_model_folder(self.objective.base_model, self.settings.cache)
         objective = found.over(self.objective) if found else self.objective
-        return Material(events, self._compile(events), objective, found, base, cache(_token_counter(base)))
+        start, learnt = self._start(recipe_of(objective))
+        return Material(
+            events, self._compile(events), objective, found, base, cache(_token_counter(base)), start, learnt
+        )
+
+    def _start(self, recipe: Recipe) -> tuple[dict[str, Any] | None, frozenset[str]]:
+        """The champion where a warm start goes on with it, as a plan says it, and the rows that it has learnt."""
+        home, champion = self.settings.home, self.champion()
+        if not recipe.warm_start or champion == BASE:
+            return None, frozenset()
+        made = lineages(home)[champion]
+        if made[0]["recipe"]["lora"] != recipe.lora.model_dump(mode="json"):
+            raise RatchetError(
+                f"training.lora is not what {champion} has, whose adapter a warm start goes on with; set it back, or "
+                "begin from the base model (training.warm_start = false)"
+            )
+        learnt = (trained_rows(home / "datasets" / run["dataset_hash"]) for run in made)
+        start = {
+            "version": champion,
+            "adapter": str(adapter_of(home, champion)),
+            "adapter_sha256": made[0]["adapter_sha256"],
+        }
+        return start, frozenset().union(*learnt)
 
     def _select(self, material: Material, curation: Curation) -> Selection:
         """The rows that these limits choose; an item that is asked at the gate is not among them."""
         compilation, window = material.compilation, material.recipe.max_length
-        selection = select(compilation.rows, curation, material.count_tokens, window)
+        selection = select(compilation.rows, curation, material.count_tokens, window, material.learnt)
         check_leaks(selection.rows, self._book.evaluated(compilation))
         return selection
 

@@ -11,7 +11,7 @@ from feedback.compiling.dataset import open_dataset
 from feedback.errors import RatchetError
 from training.base_model import base_model_folder, base_model_sha256
 from training.progress import ProgressFile
-from training.registry import read_run
+from training.registry import adapter_of, read_run
 
 Losses = Mapping[str, Mapping[int, float]]  # by stage and step
 
@@ -55,7 +55,12 @@ def plan_of(settings: Settings, made: Mapping[str, Any]) -> dict[str, Any]:
         )
     kept = {key: made[key] for key in ("run", "dataset_hash", "recipe", "max_steps")}
     places = {"dataset": str(dataset), "base_model": str(base), "base_model_name": made["base_model"]}
-    return kept | places
+    return kept | places | {"start": _start(settings, made.get("start"))}
+
+
+def _start(settings: Settings, start: Mapping[str, str] | None) -> dict[str, str] | None:
+    """The version that the run went on with, and where its adapter is."""
+    return start and {**start, "adapter": str(adapter_of(settings.home, start["version"]))}
 
 
 def compare(

@@ -18,7 +18,7 @@ from feedback.records import Draft, Judged, Judgement, Kind, Review, Signal, Tur
 from feedback.review_queue import Filters, Place, Tally
 from feedback.store import Store
 from feedback.text import MAX_CHARACTERS, acceptable, words
-from training.registry import MOVES, pointer_history, read_run, versions
+from training.registry import MOVES, lineages, pointer_history
 
 LEASE = timedelta(minutes=3)  # a browser that is silent for so long has lost its item
 PAUSE = timedelta(minutes=10)  # without a judgement for so long, a reviewer was not at work
@@ -261,10 +261,12 @@ class ReviewDesk:
                 manifest = json.loads(file.read_text("utf-8"))
                 at = datetime.fromisoformat(manifest["created_at"])
                 self._datasets[file] = (manifest["hash"], at, frozenset(manifest["sources"]["feedback"]))
-        trained = {version: read_run(run)["dataset_hash"] for version, run in versions(self._home).items()}
+        trained = {
+            version: {run["dataset_hash"] for run in made} for version, made in lineages(self._home).items()
+        }
         return sorted(
             (
-                _Learnt(name, at, signals, tuple(v for v, dataset in trained.items() if dataset == name))
+                _Learnt(name, at, signals, tuple(v for v, datasets in trained.items() if name in datasets))
                 for name, at, signals in self._datasets.values()
             ),
             key=lambda learnt: learnt.at,

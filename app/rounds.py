@@ -66,6 +66,7 @@ def freeze(settings: Settings, ask: Ask, max_steps: int | None, log: Log) -> Run
     log(
         f"{plan['run']}: dataset {plan['dataset_hash']} with {counts['sft']} supervised rows and "
         f"{counts['preference']} pairs, {counts['tokens']:,} tokens to train on"
+        + (f", on from {plan['start']['version']}" if plan["start"] else "")
     )
     return RunFolder(settings.home / "runs" / plan["run"])
 

@@ -13,7 +13,7 @@ from feedback.compiling.dataset import manifests, open_dataset
 from feedback.likeness.leaks import Evaluated
 from feedback.records import Event, Example, Message, MultipleChoice, new_id
 from feedback.store import Store
-from training.registry import BASE, read_run, versions
+from training.registry import lineages
 
 EXAMINED = ("questions", "multiple_choice", "prompts", "disputes", "pairs")  # whose like is not trained on
 
@@ -119,7 +119,7 @@ class SuiteBook:
         return drawn
 
     def _corrections(self, compilation: Compilation, rows: Sequence[Example], champion: str) -> list[Row]:
-        """The corrections that this round trains on; the champion knew those of its own dataset."""
+        """The corrections that this round trains on, and those that the champion was trained on."""
         known = self._signals_behind(champion)
         decided = {event.payload.get("dataset") for event in self._store.log("round")}
         datasets = [one for one in manifests(self._home / "datasets") if one["hash"] in decided]
@@ -141,17 +141,19 @@ class SuiteBook:
                 "trained_before": sum(bool(signals & set(row.sources)) for signals in earlier),
             }
             for row in compilation.rows
-            if row.kind == "preference" and row.rule == "correction" and trained & set(row.sources)
+            if row.kind == "preference"
+            and row.rule == "correction"
+            and row.side == "train"
+            and (trained | known) & set(row.sources)
         ]
 
     def _signals_behind(self, version: str) -> set[str]:
-        """The signals that the training data of `version` came from."""
-        if version == BASE:
-            return set()
-        run = versions(self._home)[version]
-        return set(
-            open_dataset(self._home / "datasets" / read_run(run)["dataset_hash"])["sources"]["feedback"]
-        )
+        """The signals that the training data of `version` came from, and of those that it went on from."""
+        return {
+            signal
+            for run in lineages(self._home).get(version, ())
+            for signal in open_dataset(self._home / "datasets" / run["dataset_hash"])["sources"]["feedback"]
+        }
 
 
 def _shape(suite: Suite) -> tuple[Any, ...]:

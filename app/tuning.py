@@ -134,7 +134,7 @@ def _try(
 def _trial_plan(plan: Document, name: str, point: Point) -> Document:
     mix = plan["mixes"][point.get(MIX, 0)]
     recipe = Recipe.model_validate(merged(plan["recipe"], settings_of(point)))
-    return {key: plan[key] for key in ("base_model", "base_model_name", "max_steps")} | {
+    return {key: plan[key] for key in ("base_model", "base_model_name", "start", "max_steps")} | {
         "run": name,
         "dataset": mix["dataset"],
         "dataset_hash": mix["dataset_hash"],

@@ -64,6 +64,7 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
         "base_model_sha256": base_model_sha256(plan.base_model),
         "dataset": str(plan.dataset),
         "dataset_hash": plan.dataset_hash,
+        "start": plan.start and plan.start.model_dump(mode="json", exclude={"adapter"}),
         "recipe": plan.recipe.model_dump(mode="json"),
         "settings": plan.settings,
         "max_steps": plan.max_steps,
@@ -91,6 +92,10 @@ def _check_places(plan: Plan, run_dir: Path) -> None:
     check_weights(plan.base_model)
     if not plan.dataset.is_dir():
         raise RatchetError(f"the dataset {plan.dataset} is gone; start a new round")
+    if plan.start and adapter_sha256(plan.start.adapter) != plan.start.adapter_sha256:
+        raise RatchetError(
+            f"{plan.start.adapter} is not what {plan.start.version} was; restore it, or start a new round"
+        )
     free = shutil.disk_usage(run_dir).free
     if free < plan.min_free_bytes:
         raise RatchetError(
@@ -119,7 +124,7 @@ def _train(
             train_sft(plan, rows["sft"], stage, _looked_at(plan))
             gc.collect()  # the trainer holds on to a copy of the model
     if len(rows["preference"]) >= plan.recipe.dpo.min_pairs:
-        start = stages["sft"].adapter if stages else None
+        start = stages["sft"].adapter if stages else plan.start and plan.start.adapter
         stage = stages["dpo"] = Stage("dpo", run_dir / "dpo", progress, interruption)
         if not stage.summary():
             train_dpo(plan, rows["preference"], start, stage)

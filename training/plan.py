@@ -9,6 +9,16 @@ from feedback.errors import RatchetError
 from training.recipe import Recipe
 
 
+class Start(BaseModel):
+    """The version whose adapter is gone on with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    adapter: Path
+    adapter_sha256: str
+
+
 class Plan(BaseModel):
     """One run; the round keeps more in the same file, which training does not look at."""
 
@@ -20,6 +30,7 @@ class Plan(BaseModel):
     base_model: Path  # a checked folder
     base_model_name: str
     recipe: Recipe
+    start: Start | None = None  # None: the base model
     max_steps: int | None = None  # caps each stage
     looks: int = 0  # how often SFT is measured on the validation side on its way
     settings: dict[str, Any] | None = (

@@ -42,6 +42,7 @@ class Recipe(_Frozen):
     seed: int = 1
     max_length: int = Field(512, ge=8)
     checkpoint_every: int = Field(20, ge=1)  # steps
+    warm_start: bool = False  # go on with the champion's adapter instead of a fresh one
     lora: Lora = Lora()
     sft: Sft = Sft()
     dpo: Dpo = Dpo()

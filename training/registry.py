@@ -29,6 +29,16 @@ def read_run(run: Path) -> dict[str, Any]:
         raise RatchetError(f"{run.name} has no run.json: its training never finished") from None
 
 
+def lineages(home: Path) -> dict[str, list[dict[str, Any]]]:
+    """For every version what run.json says of it, then of the version that its training went on from, and so on."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for version, run in versions(home).items():
+        made = read_run(run)
+        start = made.get("start") or {"version": BASE}
+        found[version] = [made, *found.get(start["version"], [])]
+    return found
+
+
 def adapter_of(home: Path, version: str) -> Path | None:
     """The adapter folder of `version`, checked against the hash in its run.json; None for the base model."""
     if version == BASE:

@@ -52,9 +52,9 @@ def space(recipe: Recipe, pairs: int, mixes: int) -> "dict[str, BaseDistribution
         "sft.learning_rate": near(sft.learning_rate, 8, 4),
         "sft.batch_size": half_or_double(sft.batch_size),
         "sft.epochs": half_or_double(sft.epochs),
-        "lora.rank": half_or_double(lora.rank),
-        "lora.alpha": half_or_double(lora.alpha),
     }
+    if not recipe.warm_start:  # which goes on with an adapter that has its rank
+        varied |= {"lora.rank": half_or_double(lora.rank), "lora.alpha": half_or_double(lora.alpha)}
     if pairs >= dpo.min_pairs:
         varied |= {
             "dpo.learning_rate": near(dpo.learning_rate, 8, 4),

@@ -1,6 +1,7 @@
-"""Supervised fine-tuning: a fresh LoRA adapter learns the completions of a dataset."""
+"""Supervised fine-tuning: a LoRA adapter, fresh or the champion's, learns the completions of a dataset."""
 
 from datasets import Dataset
+from peft import PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from training.base_model import load_model, load_tokenizer
@@ -27,6 +28,8 @@ def sft_trainer(plan: Plan, rows: Dataset, stage: Stage, device: Device) -> SFTT
     rows = ordered(rows, recipe.sft, recipe.seed, plan.max_steps)
     model = load_model(plan.base_model)
     settings = trainer_settings(stage, recipe, recipe.sft, rows["length"], model, device)
+    if plan.start:
+        model = PeftModel.from_pretrained(model, plan.start.adapter, is_trainable=True, local_files_only=True)
     if device.ragged:  # rows are cut already, and TRL wants to hear of no limit then
         settings |= {"padding_free": True, "max_length": None}
     if device.ragged and device.kind == "cuda":
@@ -36,5 +39,5 @@ def sft_trainer(plan: Plan, rows: Dataset, stage: Stage, device: Device) -> SFTT
         processing_class=load_tokenizer(plan.base_model),
         args=SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}),
         train_dataset=rows,
-        peft_config=lora(recipe),
+        peft_config=None if plan.start else lora(recipe),
     )

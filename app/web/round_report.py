@@ -266,6 +266,7 @@ def _figures(report: Report) -> str:
 
 def _lineage(found: Findings, voices: Voices) -> str:
     report, dataset = found.report, found.dataset
+    start = report.plan.get("start")
     before = "".join(
         f"<li><code>{text(earlier.version)}</code> of {earlier.name}, dataset "
         f"<code>{text(earlier.plan['dataset_hash'])}</code></li>"
@@ -275,6 +276,7 @@ def _lineage(found: Findings, voices: Voices) -> str:
     facts = [
         ("Dataset", f"<code>{text(report.plan['dataset_hash'])}</code>"),
         ("Base model", text(report.plan["base_model_name"])),
+        *([("Trained on from", f"<code>{text(start['version'])}</code>")] if start else []),
         ("Champions before", f"<ol><li><code>base</code></li>{before}</ol>"),
     ]
     if dataset is None:

@@ -276,7 +276,7 @@ def _time_left(report: Report) -> str:
 
 
 def _lineage(report: Report) -> str:
-    counts = report.plan["counts"]
+    counts, start = report.plan["counts"], report.plan.get("start")
     rows = ", ".join(
         f"{counts[kind]:,} {noun}"
         for kind, noun in (("sft", "answers"), ("preference", "pairs"), ("unpaired", "thumbs"))
@@ -287,6 +287,7 @@ def _lineage(report: Report) -> str:
     steps = (
         ("dataset", f"<code>{wording.text(report.plan['dataset_hash'])}</code>"),
         ("rows", f"{rows}<small>{counts['tokens']:,} tokens</small>"),
+        *([("on from", f"<code>{wording.text(start['version'])}</code>")] if start else []),
         ("version", made + chosen),
         ("measured against", f"<code>{wording.text(report.plan['champion'])}</code>"),
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -29,13 +29,21 @@ class Selection:
 
 
 def select(
-    rows: Sequence[Example], curation: Curation, count_tokens: Callable[[str], int], max_tokens: int
+    rows: Sequence[Example],
+    curation: Curation,
+    count_tokens: Callable[[str], int],
+    max_tokens: int,
+    learnt: Collection[str] = (),
 ) -> Selection:
     """Choose from `rows` what fits the budget and a model window of `max_tokens`.
 
     Knowledge makes up at least its share of what is trained on, preference pairs at most theirs of the
     budget; newest feedback comes first, knowledge goes round the topics. Unpaired rows are kept, but cost nothing:
     they are not trained on by default.
+
+    A training that goes on from a version names the rows that it has `learnt`, by id: new ones take turns with
+    those, by the replay's share of the tokens, and no more is spent than keeps that share. RatchetError when there
+    are no new ones.
     """
     count_tokens = lru_cache(4096)(count_tokens)  # prompts repeat
     tokens = {row.id: _cost(row, count_tokens) for row in rows}
@@ -47,16 +55,23 @@ def select(
     knowledge = _around_the_topics(row for row in training if row.origin == "knowledge")
     supervised = _newest_first(row for row in training if row.origin == "feedback" and row.kind == "sft")
     pairs = _newest_first(row for row in training if row.kind == "preference")
+    budget = curation.token_budget
+    if learnt:
+        knowledge, supervised, pairs = (
+            list(_in_turn(found, learnt, curation.replay_share, tokens))
+            for found in (knowledge, supervised, pairs)
+        )
+        budget = min(budget, _with_replay(training, learnt, curation.replay_share, tokens))
 
-    room = _feedback_room(curation, sum(tokens[row.id] for row in knowledge))
+    room = _feedback_room(curation.knowledge_share, budget, sum(tokens[row.id] for row in knowledge))
     # A share of what can be trained on: on a small home the whole budget would be no limit.
-    whole = min(curation.token_budget, sum(tokens[row.id] for row in training))
+    whole = min(budget, sum(tokens[row.id] for row in training))
     purse = _Purse(
         tokens, whole * curation.max_share_per_person, whole * curation.max_share_per_cluster, excluded
     )
-    chosen_pairs = purse.spend(pairs, min(room, int(curation.preference_share * curation.token_budget)))
+    chosen_pairs = purse.spend(pairs, min(room, int(curation.preference_share * budget)))
     chosen_supervised = purse.spend(supervised, room - purse.spent)
-    chosen_knowledge = purse.spend(knowledge, curation.token_budget - purse.spent)
+    chosen_knowledge = purse.spend(knowledge, budget - purse.spent)
     chosen_knowledge, chosen_supervised, chosen_pairs = _keep_share(
         chosen_knowledge, chosen_supervised, chosen_pairs, curation.knowledge_share, tokens, excluded
     )
@@ -86,10 +101,38 @@ def _longest(row: Example, count: Callable[[str], int]) -> int:
     return prompt + TEMPLATE_TOKENS + max(count(a) for a in (row.chosen, row.rejected) if a is not None)
 
 
-def _feedback_room(curation: Curation, knowledge_tokens: int) -> int:
+def _with_replay(
+    training: Iterable[Example], learnt: Collection[str], share: float, tokens: Mapping[str, int]
+) -> int:
+    """What all new rows cost with so much replay that it has its share."""
+    new = sum(tokens[row.id] for row in training if row.id not in learnt)
+    if not new:
+        raise RatchetError(
+            "nothing new to train on since the champion was made; collect more feedback or import knowledge, or "
+            "begin from the base model (training.warm_start = false)"
+        )
+    return int(new / (1 - share))
+
+
+def _in_turn(
+    rows: Sequence[Example], learnt: Collection[str], share: float, tokens: Mapping[str, int]
+) -> Iterator[Example]:
+    """New and learnt rows in turn, each in its order: of any beginning about `share` of the tokens is learnt."""
+    new = [row for row in reversed(rows) if row.id not in learnt]
+    old = [row for row in reversed(rows) if row.id in learnt and share]
+    spent_new = spent_old = 0
+    while new or old:
+        if old and (not new or (1 - share) * (spent_old + tokens[old[-1].id]) <= share * spent_new):
+            spent_old += tokens[old[-1].id]
+            yield old.pop()
+        else:
+            spent_new += tokens[new[-1].id]
+            yield new.pop()
+
+
+def _feedback_room(share: float, budget: int, knowledge_tokens: int) -> int:
     """The tokens that feedback may take so that knowledge can keep its share."""
-    share = curation.knowledge_share
-    room = (1 - share) * curation.token_budget
+    room = (1 - share) * budget
     return int(room if share == 0 else min(room, knowledge_tokens * (1 - share) / share))
 
 

@@ -107,6 +107,18 @@ def manifests(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda manifest: manifest["created_at"])
 
 
+def trained_rows(folder: Path) -> set[str]:
+    """The ids of the rows that a training on the dataset in `folder` learns from."""
+    open_dataset(folder)
+    files = (folder / kind / "train.parquet" for kind in ("sft", "preference"))
+    return {
+        row
+        for file in files
+        if file.exists()
+        for row in pyarrow.parquet.read_table(file, columns=["id"])["id"].to_pylist()
+    }
+
+
 def open_dataset(folder: Path) -> dict[str, Any]:
     """The manifest of a frozen dataset; RatchetError when it is unfinished or was touched."""
     try:

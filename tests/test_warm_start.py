@@ -1,0 +1,184 @@
+"""A warm start: training goes on with the champion's adapter, with replay, and erasure follows it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.operations import Operations
+from app.settings import Settings
+from eval.objective import load_objective
+from feedback.compiling.budget import select
+from feedback.compiling.curation import Curation
+from feedback.errors import RatchetError
+from feedback.store import Store
+from tests.test_budget import WINDOW, chosen, cost, example, knowledge, words_in
+from tests.test_erasure import (  # noqa: F401 (fixtures)
+    AT,
+    asks,
+    base,
+    corrects,
+    learn,
+    serving,
+    settings,
+    store,
+)
+from tests.test_training import finished, new_run
+from tests.tiny import tiny_model
+from training.recipe import Recipe
+from training.registry import adapter_sha256, lineages
+from training.search import space
+
+WARM = {"warm_start": True, "sft": {"learning_rate": 1e-9, "epochs": 1}}
+
+
+# the rows
+
+
+def test_new_rows_take_turns_with_learnt_ones():
+    """As many tokens as the replay's share are of rows that were learnt; without such rows nothing changes."""
+    rows = [knowledge(f"{age}{n:02}") for age in ("new", "old") for n in range(20)]
+    learnt = {row.id for row in rows if row.id.startswith("old")}
+    for share, old in ((0.5, 5), (0.2, 2), (0, 0)):
+        curation = Curation(token_budget=10 * 41, replay_share=share)
+        found = chosen(select(rows, curation, words_in, WINDOW, learnt))
+        assert (len(found), sum(name in learnt for name in found)) == (10, old), share
+
+
+def test_little_that_is_new_makes_a_short_training():
+    """No more is spent than keeps the replay's share, and the other shares hold of that."""
+    rows = [knowledge(f"old{n:02}") for n in range(30)] + [example("old", sources=("s1",))]
+    rows += [knowledge("new1"), example("new2", sources=("s2",))]
+    learnt = {row.id for row in rows if row.id.startswith("old")}
+    selection = select(rows, Curation(knowledge_share=0.5, replay_share=0.5), words_in, WINDOW, learnt)
+    found = set(chosen(selection))
+    assert {"new1", "new2"} <= found and len(found) == 4
+    assert cost(selection, origin="knowledge") >= 0.5 * cost(selection)
+
+
+def test_nothing_new_is_said():
+    """What the champion has learnt already is not trained on alone."""
+    rows = [knowledge("old")]
+    with pytest.raises(
+        RatchetError, match=r"^nothing new to train on since the champion was made.*warm_start"
+    ):
+        select(rows, Curation(), words_in, WINDOW, {"old"})
+
+
+# the training
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def test_training_goes_on_with_the_adapter(tmp_path: Path, model: Path):
+    """It begins where the other ended, leaves that as it was, and run.json names it."""
+    first = finished(new_run(tmp_path / "first", model))
+    adapter = tmp_path / "first" / "r0001" / "adapter"
+    start = {"version": first["version"], "adapter": str(adapter), "adapter_sha256": adapter_sha256(adapter)}
+    on = finished(new_run(tmp_path / "on", model, recipe=WARM, start=start))
+    likelihood = "validation_log_likelihood"
+    assert on["stages"]["sft"][likelihood] == pytest.approx(first["stages"]["sft"][likelihood], abs=1e-4)
+    assert on["start"] == {key: start[key] for key in ("version", "adapter_sha256")}
+    assert adapter_sha256(adapter) == first["adapter_sha256"] == start["adapter_sha256"]
+    assert first["start"] is None
+
+    pairs = new_run(tmp_path / "pairs", model, sft=(0, 6), preference=(8, 0), recipe=WARM, start=start)
+    alone = finished(pairs)["stages"]["dpo"]
+    assert alone[likelihood] == pytest.approx(first["stages"]["sft"][likelihood], abs=0.05), "not the base"
+
+
+def test_an_adapter_that_changed_is_not_gone_on_with(tmp_path: Path, model: Path):
+    """It is not the version that the plan names."""
+    (tmp_path / "adapter").mkdir()
+    start = {"version": "v0001-feedbeef", "adapter": str(tmp_path / "adapter"), "adapter_sha256": "feedbeef"}
+    with pytest.raises(RatchetError, match="is not what v0001-feedbeef was"):
+        finished(new_run(tmp_path / "run", model, start=start))
+
+
+def test_the_search_leaves_the_adapters_size_alone():
+    """A warm start goes on with an adapter that has one."""
+    varied = space(Recipe(warm_start=True), pairs=0, mixes=1)
+    assert "lora.rank" not in varied and "sft.learning_rate" in varied
+
+
+# the round
+
+
+@pytest.fixture
+def operations(settings: Settings, store: Store, serving) -> Operations:  # noqa: F811
+    objective = load_objective(settings.objective)
+    return Operations(settings, replace_training(objective, warm_start=True), store, serving)
+
+
+def replace_training(objective, **said):
+    return objective.model_copy(update={"training": objective.training | said})
+
+
+def says(number: int, person: str, question: str, better: str) -> list:
+    return [
+        asks(f"t{number}", person, question),
+        corrects(f"s{number}", f"t{number}", "rita", better, "reviewer"),
+    ]
+
+
+FIRST = says(1, "ann", "What helps against a cough at night?", "A spoonful of honey soothes it.")
+SECOND = says(2, "ben", "How long should a fever last in children?", "A fever of three days needs a doctor.")
+THIRD = says(3, "cleo", "Does ginger tea warm cold hands?", "It may, and so do gloves and moving about.")
+
+
+def test_a_round_goes_on_from_the_champion(operations: Operations):
+    """The base cannot be gone on with; the corrections that the champion knew are asked again, come what may."""
+    plan, first = learn(operations, *FIRST)
+    assert plan["start"] is None
+    set_lora(operations, plan)
+    plan, second = learn(operations, *SECOND, weights=b"2")
+    assert plan["start"]["version"] == first
+    set_lora(operations, plan)
+    versions = lineages(operations.settings.home)
+    assert [run["version"] for run in versions[second]] == [second, first]
+
+    without = operations.objective.curation.model_copy(update={"replay_share": 0})
+    operations.objective = operations.objective.model_copy(update={"curation": without})
+    plan, _ = learn(operations, *THIRD, weights=b"3")
+    suites = json.loads((operations.settings.home / "runs" / plan["run"] / "suites.json").read_text())
+    asked = next(suite["items"] for suite in suites if suite["name"] == "corrections")
+    assert {item["id"]: item["known_to_champion"] for item in asked} == {"s1": True, "s2": True, "s3": False}
+
+
+def test_another_rank_is_said(operations: Operations):
+    """An adapter cannot change its size."""
+    plan, first = learn(operations, *FIRST)
+    set_lora(operations, plan)
+    operations.objective = replace_training(operations.objective, lora={"rank": 4})
+    operations.store.add(*SECOND)
+    with pytest.raises(RatchetError, match=rf"^training.lora is not what {first} has.*warm_start = false"):
+        operations.begin_round(None)
+
+
+def test_what_went_on_from_a_persons_words_goes_with_them(operations: Operations):
+    """A version has learnt all that the one before it had, though its own dataset holds none of their words."""
+    plan, first = learn(operations, *FIRST)
+    set_lora(operations, plan)
+    without = operations.objective.curation.model_copy(update={"replay_share": 0})
+    operations.objective = operations.objective.model_copy(update={"curation": without})
+    plan, second = learn(operations, *SECOND, weights=b"2")
+    set_lora(operations, plan)
+    operations.store.add(*THIRD)
+    under_way = operations.begin_round(None)
+    document = operations.erase("ann", "oz")
+    assert document["versions"] == sorted([first, second]) and document["serves_now"] == "base"
+    assert plan["dataset_hash"] not in document["datasets"]
+    for run in (plan["run"], under_way["run"]):
+        assert not (operations.settings.home / "runs" / run / "adapter").exists()
+    assert (operations.settings.home / "runs" / under_way["run"] / "failure.json").exists()
+
+
+def set_lora(operations: Operations, plan: dict) -> None:
+    """Let the run of `plan` say what its training would have said."""
+    file = operations.settings.home / "runs" / plan["run"] / "run.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {key: plan[key] for key in ("recipe", "start")})
+    )
