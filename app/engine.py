@@ -110,7 +110,7 @@ class Engine:
         self._model = load_model(folder)
         stops = self._model.generation_config.eos_token_id or self._tokenizer.eos_token_id
         self._stops = set(stops) if isinstance(stops, list) else {stops}
-        self._context = self._model.config.max_position_embeddings
+        self._context = self._model.config.get_text_config().max_position_embeddings
         self._max_batch = max_batch
         self._crowded = crowded
         self._threads = torch.get_num_threads()

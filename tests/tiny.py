@@ -1,16 +1,35 @@
-"""A tiny random chat model with its own tokenizer: real files of a real architecture, made in a second."""
+"""Tiny random chat models with their own tokenizers: real files of real architectures, made in a second."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
+GEMMA_SPECIALS = ["<unk>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<pad>"]
+GEMMA_TEMPLATE = (  # which has no place for a system message, and lets the roles do nothing but alternate
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 VOCABULARY = 1000  # tokens
 TEXTS = [
     "system user assistant You give plain, careful health information.",
@@ -24,11 +43,44 @@ TEXTS = [
 ]
 
 
-def tiny_model(folder: Path, seed: int = 0, hidden: int = 64) -> Path:
-    """A random two-layer Llama in `folder`, the same bytes for the same `seed`; returns `folder`."""
-    tokenizer = _tokenizer()
+@dataclass(frozen=True)
+class Family:
+    """An architecture, and what its chat format is made of."""
+
+    config: type[PretrainedConfig]
+    template: str
+    specials: list[str]
+    named: dict[str, str]  # the special tokens that its tokenizer has a name for
+    stop: str  # ends a turn
+    own: dict[str, Any]  # what its config says besides
+
+
+CHATML = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|pad|>"} | {
+    "unk_token": "<|endoftext|>"
+}
+FAMILIES = {
+    "llama": Family(LlamaConfig, TEMPLATE, SPECIALS, CHATML, "<|im_end|>", {"tie_word_embeddings": True}),
+    "qwen": Family(
+        Qwen3Config, TEMPLATE, SPECIALS, CHATML, "<|im_end|>", {"tie_word_embeddings": False, "head_dim": 32}
+    ),
+    "gemma": Family(
+        Gemma2Config,
+        GEMMA_TEMPLATE,
+        GEMMA_SPECIALS,
+        {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"},
+        "<end_of_turn>",
+        {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 24, "final_logit_softcapping": 5.0}
+        | {"initializer_range": 0.05},  # it multiplies its embeddings, and normalises what layers add to them
+    ),
+}
+
+
+def tiny_model(folder: Path, seed: int = 0, hidden: int = 64, family: str = "llama") -> Path:
+    """A random two-layer model in `folder`, the same bytes for the same `seed`; returns `folder`."""
+    kind = FAMILIES[family]
+    tokenizer = _tokenizer(kind)
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config = kind.config(
         vocab_size=VOCABULARY,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -36,34 +88,32 @@ def tiny_model(folder: Path, seed: int = 0, hidden: int = 64) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.2,  # wide enough that greedy answers differ from prompt to prompt
+        **{"initializer_range": 0.2}
+        | kind.own,  # wide enough that greedy answers differ from prompt to prompt
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    stop = tokenizer.convert_tokens_to_ids(kind.stop)
+    if stop != tokenizer.eos_token_id:
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, stop]
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def _tokenizer(kind: Family) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=SPECIALS,
+        special_tokens=kind.specials,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS * 3, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|pad|>",
-        unk_token="<|endoftext|>",
-    )
-    fast.chat_template = TEMPLATE
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **kind.named)
+    fast.chat_template = kind.template
     return fast

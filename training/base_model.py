@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jinja2 import TemplateError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -14,6 +15,7 @@ from transformers import (
 )
 
 from feedback.errors import RatchetError
+from feedback.records import Message
 from training.device import this_device
 from training.weights import (
     MANIFEST,
@@ -49,6 +51,24 @@ class Origin:
 ORIGINS = {"smollm2-135m-instruct": Origin("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "Q4_1")}
 
 
+# What stands before a chat template that refuses a role: a system message becomes a {system} message, and
+# messages of one role in a row become one.
+AS_TURNS = """\
+{{%- set told = namespace(turns=[]) -%}}
+{{%- for message in messages -%}}
+{{%- set role = '{system}' if message['role'] == 'system' else message['role'] -%}}
+{{%- set last = told.turns[-1] if told.turns else {{'role': none}} -%}}
+{{%- if last['role'] == role -%}}
+{{%- set joined = last['content'] + '\\n\\n' + message['content'] -%}}
+{{%- set told.turns = told.turns[:-1] + [{{'role': role, 'content': joined}}] -%}}
+{{%- else -%}}
+{{%- set told.turns = told.turns + [{{'role': role, 'content': message['content']}}] -%}}
+{{%- endif -%}}
+{{%- endfor -%}}
+{{%- set messages = told.turns -%}}
+"""
+
+
 def base_model_folder(name: str, cache: Path, log: Log = to_stderr) -> Path:
     """A checked folder with the base model `name`: a packaged name, a folder or a hub id.
 
@@ -80,10 +100,17 @@ def base_model_sha256(folder: Path) -> str:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, with a pad token (the stop token where it names none)."""
+    """The tokenizer in `folder`, with a pad token (the stop token where it names none).
+
+    Its chat template takes a system message and several messages of one role in a row.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    system = _takes(tokenizer, "system", "user")
+    if tokenizer.chat_template and not (system and _takes(tokenizer, "user", "user")):
+        before = AS_TURNS.format(system="system" if system else "user")
+        tokenizer.chat_template = before + tokenizer.chat_template
     return tokenizer
 
 
@@ -103,11 +130,25 @@ def load_model(folder: Path) -> PreTrainedModel:
 def _check_chat_model(folder: Path) -> None:
     check_weights(folder)
     try:
-        template = load_tokenizer(folder).chat_template
+        tokenizer = load_tokenizer(folder)
     except (OSError, ValueError) as error:
         raise RatchetError(f"{folder}: its tokenizer does not load ({str(error).splitlines()[0]})") from error
-    if not template:
+    if not tokenizer.chat_template:
         raise RatchetError(f"{folder}: its tokenizer has no chat template; name an instruction-tuned model")
+    if not _takes(tokenizer, "system", "user", "assistant", "user"):
+        raise RatchetError(
+            f"{folder}: its chat template refuses or leaves out a part of a plain conversation; name another model"
+        )
+
+
+def _takes(tokenizer: PreTrainedTokenizerBase, *roles: str) -> bool:
+    """Whether the chat template writes a conversation of these roles, every message of it."""
+    said: list[Message] = [{"role": role, "content": f"{role}-{at}"} for at, role in enumerate(roles)]
+    try:
+        text = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    except (TemplateError, ValueError):  # ValueError: there is no template
+        return False
+    return all(message["content"] in text for message in said)
 
 
 def _convert(weights: Packaged, part: Path, log: Log) -> None:

@@ -55,4 +55,5 @@ def render_answer(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     # Templates of reasoning models write an answer otherwise than they ask for it; then the bare text counts.
     text = whole[len(before) :].rstrip() if whole.startswith(before) else told[-1]["content"]
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids if ids and ids[-1] in tokenizer.all_special_ids else [*ids, tokenizer.eos_token_id]
+    added = tokenizer.added_tokens_decoder  # a template may end a turn otherwise than with the stop token
+    return ids if ids and ids[-1] in added and added[ids[-1]].special else [*ids, tokenizer.eos_token_id]

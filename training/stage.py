@@ -109,8 +109,11 @@ def ordered(rows: Dataset, own: Sft | Dpo, seed: int, max_steps: int | None) -> 
 
 def _place_bytes(model: PreTrainedModel) -> int:
     """What one token keeps for the backward pass, near enough: 2.9 MB for SmolLM2-135M in fp32."""
-    config = model.config
-    numbers = config.num_hidden_layers * (16 * config.hidden_size + 10 * config.intermediate_size)
+    config = model.config.get_text_config()
+    inner = (
+        getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    )  # where none is named it is usual
+    numbers = config.num_hidden_layers * (16 * config.hidden_size + 10 * inner)
     return numbers * model.dtype.itemsize
 
 
