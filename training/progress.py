@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -113,8 +114,19 @@ class StepReport(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Mark the checkpoint as whole, then remove the others.
+
+        The trainer's own limit goes by the time of each folder, which a removal that was cut short makes new:
+        it may take the last whole one away.
+        """
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (written / WHOLE).touch()
+            for other in set(written.parent.glob("checkpoint-*")) - {written}:
+                (other / WHOLE).unlink(
+                    missing_ok=True
+                )  # first, so that what is half removed is not taken for whole
+                shutil.rmtree(other)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -124,6 +136,11 @@ class StepReport(TrainerCallback):
             raise Cancelled(state.global_step)
 
     def _check(self, logs: dict[str, Any], step: int) -> None:
+        if step == 1 and not math.isfinite(logs["loss"]):
+            raise RatchetError(
+                f"{self._stage} step 1: the loss is {logs['loss']} before anything was learnt; the base model's "
+                "weights are damaged or overflow: fetch it again, or name another base_model"
+            )
         for name in ("loss", "grad_norm"):
             if not math.isfinite(logs[name]):
                 raise RatchetError(

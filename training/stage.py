@@ -95,7 +95,6 @@ def trainer_settings(
         "logging_nan_inf_filter": False,  # a loss that is no number must be seen
         "save_strategy": "steps",
         "save_steps": recipe.checkpoint_every,
-        "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
     }
