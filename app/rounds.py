@@ -4,6 +4,7 @@ round that was cut short goes on at the first one that is missing."""
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from eval.suites import Suite
 from feedback.errors import RatchetError
 
 Log = Callable[[str], None]
+
+FULL = 1_000_000  # free bytes; where fewer are left a job could not even write why it failed
 
 
 class Terminated(KeyboardInterrupt):
@@ -278,6 +281,8 @@ def _reason(run: RunFolder, module: str, code: int, log_name: str) -> str:
         return f"{run.name}: {run.read('failure.json')['reason']}"
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         pass
+    if shutil.disk_usage(run.path).free < FULL:
+        return f"{run.name}: the disk is full; free some space and run `ratchet round` again"
     if code < 0:
         return (
             f"{run.name}: {module} was killed by {signal.Signals(-code).name}; `ratchet round` goes on from the "

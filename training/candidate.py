@@ -18,7 +18,7 @@ from datasets import Dataset
 from feedback.errors import RatchetError
 from training.base_model import base_model_sha256, load_tokenizer
 from training.choice import Validation, choose, validate
-from training.interruption import Interruption
+from training.interruption import Interruption, Obstacle
 from training.plan import Plan, read_plan
 from training.preference import train_dpo
 from training.progress import ProgressFile
@@ -83,13 +83,18 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
         "started_at": started_at,
         "ended_at": _now(),
     }
+    for stage in stages.values():
+        shutil.rmtree(stage.checkpoints, ignore_errors=True)  # where a kill interrupted their removal
     draft = run_dir / ".run.json.new"
     draft.write_text(json.dumps(run, indent=1, allow_nan=False) + "\n", "utf-8")
     os.replace(draft, run_dir / "run.json")
 
 
 def _check_places(plan: Plan, run_dir: Path) -> None:
-    check_weights(plan.base_model)
+    try:
+        check_weights(plan.base_model)
+    except RatchetError as error:
+        raise Obstacle(f"{error}; restore it and run `ratchet round` again") from error
     if not plan.dataset.is_dir():
         raise RatchetError(f"the dataset {plan.dataset} is gone; start a new round")
     if plan.start and adapter_sha256(plan.start.adapter) != plan.start.adapter_sha256:
@@ -98,7 +103,7 @@ def _check_places(plan: Plan, run_dir: Path) -> None:
         )
     free = shutil.disk_usage(run_dir).free
     if free < plan.min_free_bytes:
-        raise RatchetError(
+        raise Obstacle(
             f"{run_dir} has {free / 1e6:.0f} MB free, training needs {plan.min_free_bytes / 1e6:.0f} MB; "
             "free some space and run `ratchet round` again"
         )
@@ -162,6 +167,11 @@ def _validate(
 
         responder = Responder(plan.base_model, stage.adapter)
         scores[name] = validate(responder, held["sft"], held["preference"], tell)
+        if not scores[name].is_finite:
+            raise RatchetError(
+                f"{name}: the adapter answers validation rows with numbers that are not finite; training diverged: "
+                f"lower training.{name}.learning_rate"
+            )
     return scores
 
 

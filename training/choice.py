@@ -1,5 +1,6 @@
 """Which of the two adapters becomes the candidate: the validation side decides, never a promotion suite."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Validation:
     pair_accuracy: float | None  # share of pairs whose chosen answer is the likelier one, per token
     pairs: int
     each: tuple[float, ...] = ()  # the log-likelihood of each completion
+    is_finite: bool = True  # whether every score is a number, those of pairs included
 
 
 def validate(
@@ -38,6 +40,7 @@ def validate(
         pair_accuracy=sum(right) / len(right) if right else None,
         pairs=len(pairs),
         each=tuple(told),
+        is_finite=all(map(math.isfinite, scores)),
     )
 
 

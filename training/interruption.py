@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from feedback.errors import RatchetError
+
 
 class Cancelled(Exception):
     """Somebody asked the job to stop; `step` is where it goes on from."""
@@ -9,6 +11,10 @@ class Cancelled(Exception):
     def __init__(self, step: int | None = None) -> None:
         place = "where it was" if step is None else f"step {step}"
         super().__init__(f"cancelled; `ratchet round` goes on from {place}")
+
+
+class Obstacle(RatchetError):
+    """Something beside the run is in its way; once it is mended the same run goes on."""
 
 
 @dataclass

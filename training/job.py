@@ -14,7 +14,10 @@ from pathlib import Path
 
 from feedback.errors import RatchetError
 from training.background import work_in_background
-from training.interruption import Cancelled, Interruption
+from training.interruption import Cancelled, Interruption, Obstacle
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+TORCH_COULD_NOT_WRITE = "unexpected pos"  # all that torch.save says of a full disk
 
 
 def main(arguments: list[str]) -> int:
@@ -36,32 +39,40 @@ def main(arguments: list[str]) -> int:
         make_candidate(run_dir, interruption)
     except Exception as error:  # the edge of the process: whatever it was, the round must learn why
         traceback.print_exc()
-        _leave(run_dir, *reason_of(error))
+        _leave(run_dir, *reason_of(error, interruption.asked))
         return 1
     return 0
 
 
-def reason_of(error: Exception) -> tuple[str, bool]:
-    """What to tell a person in one line, and whether the same job may end better when started again."""
+def reason_of(error: Exception, asked: bool = False) -> tuple[str, bool]:
+    """What to tell a person in one line, and whether the same job may end better when started again.
+
+    `asked` says that somebody asked the job to stop.
+    """
+    if asked and not isinstance(error, Cancelled):
+        error = Cancelled()  # a library made something else of it, as an import does
     first = (str(error).splitlines() or [""])[0]
-    if isinstance(error, Cancelled):
+    if isinstance(error, (Cancelled, Obstacle)):
         return first, True
     if isinstance(error, RatchetError):
         return first, False
-    # safetensors and torch wrap the system's error in their own types and keep its words
-    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+    # safetensors wraps the system's error in its own type and keeps its words
+    words = (*map(os.strerror, FULL), TORCH_COULD_NOT_WRITE)
+    if getattr(error, "errno", None) in FULL or any(said in str(error) for said in words):
         return "the disk is full; free some space and run `ratchet round` again", True
     return f"training crashed: {type(error).__name__}: {first}; training.log has the whole story", False
 
 
 def _leave(run_dir: Path, reason: str, resumable: bool) -> None:
-    """Write failure.json; of several processes the first to fail knows the cause."""
-    try:
-        with (run_dir / "failure.json").open("x") as file:
-            json.dump({"reason": reason, "resumable": resumable}, file)
-    except FileExistsError:
+    """Write failure.json, whole or not at all; of several processes the first to fail knows the cause."""
+    if (run_dir / "failure.json").exists():
         return
+    draft = run_dir / f".failure.json.{os.getpid()}"
+    try:
+        draft.write_text(json.dumps({"reason": reason, "resumable": resumable}), "utf-8")
+        os.replace(draft, run_dir / "failure.json")
     except OSError as error:
+        draft.unlink(missing_ok=True)
         print(f"failure.json could not be written: {error}", file=sys.stderr)
 
 
