@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from app.door import Ask
@@ -203,8 +204,9 @@ def run_job(
     RATCHET_LAUNCHER may hold a prefix (torchrun --no-python ..., srun ...) that carries the training.
     """
     (run.path / "failure.json").unlink(missing_ok=True)
-    prefix = shlex.split(os.environ.get("RATCHET_LAUNCHER", "")) if module == "training.job" else []
-    command = [*prefix, sys.executable, "-m", module, str(run.path)]
+    command = [sys.executable, "-m", module, str(run.path)]
+    if module == "training.job" and (launcher := _launcher()):
+        command = [sys.executable, "-m", "training.background", *launcher, *command]
     environment = os.environ | {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
     environment |= {"RATCHET_OBJECTIVE": str(settings.objective)}
     if threads is not None:
@@ -220,6 +222,18 @@ def run_job(
         code = child.wait()
     if code != 0:
         raise RatchetError(_reason(run, module, code, log_name))
+
+
+def _launcher() -> list[str]:
+    """The words of RATCHET_LAUNCHER, its first a file; what is installed beside Python goes before the PATH."""
+    words = shlex.split(os.environ.get("RATCHET_LAUNCHER", ""))
+    if not words:
+        return []
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    found = shutil.which(words[0], path=os.pathsep.join(places))
+    if found is None:
+        raise RatchetError(f"RATCHET_LAUNCHER begins with {words[0]!r}, which is no command here")
+    return [found, *words[1:]]
 
 
 @contextmanager

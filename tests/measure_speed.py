@@ -238,11 +238,11 @@ def sft(base: Path, folder: Path) -> dict[str, Any]:
     from training.device import this_device
     from training.rows import sft_rows
     from training.sft import sft_trainer
-    from training.stage import ordered, save_adapter
+    from training.stage import learned, ordered, save_adapter
 
     plan, stage = plan_of(base), stage_in(folder, "sft")
     rows, _ = sft_rows(load_tokenizer(base), sft_examples(), plan.recipe.max_length)
-    order = ordered(rows, plan.recipe.sft, plan.recipe.seed, None)
+    order = ordered(rows, plan.recipe.sft, plan.recipe.seed, None, this_device())
     trainer = sft_trainer(plan, rows, stage, this_device())
     plain = Plain(base, trainer, order, plan.recipe.sft.batch_size)
     peaks, plain_seconds, plain_losses = [], [], []
@@ -256,7 +256,7 @@ def sft(base: Path, folder: Path) -> dict[str, Any]:
     seconds, losses = train(trainer, turn)
     for mine, other in zip(losses, plain_losses, strict=True):
         assert abs(mine - other) < 2e-3, f"not the same work: {losses}, {plain_losses}"
-    save_adapter(trainer.model, stage)
+    save_adapter(trainer.model, learned(trainer.model), stage)
     tokens, peak = sum(order["length"]), statistics.median(peaks)
     return {
         "tokens_per_s": tokens / seconds,

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from tiny import tiny_model
 
 from feedback.errors import RatchetError
-from training.base_model import base_model_folder, base_model_sha256, load_model, load_tokenizer
+from training.base_model import base_model_folder, base_model_sha256, four_bits, load_model, load_tokenizer
+from training.device import Device
 from training.encoder import Encoder, encoder_folder
 from training.weights import MANIFEST, Packaged, complete_folder, packaged_file
 
@@ -149,3 +151,23 @@ def test_encoding_does_not_depend_on_the_batch(encoder):
     for at in (0, 1, 2, 5, 44):
         assert np.allclose(together[at], encoder.encode([texts[at]])[0], atol=1e-5)
     assert encoder.encode([]).shape == (0, 384)
+
+
+def test_four_bits_need_a_gpu(tmp_path, monkeypatch):
+    """QLoRA is refused in one line where it cannot be; on a GPU it is NF4, quantized twice, computed in bf16."""
+    with pytest.raises(RatchetError, match=r"base_bits = 4 needs a CUDA GPU"):
+        load_model(tiny_model(tmp_path / "model"), bits=4)
+    package = tmp_path / "bitsandbytes" / "__init__.py"
+    if find_spec("bitsandbytes") is None:
+        with pytest.raises(RatchetError, match=r"base_bits = 4 needs bitsandbytes"):
+            four_bits(Device("cuda", bf16=True))
+        package.parent.mkdir()
+        package.touch()
+        monkeypatch.syspath_prepend(tmp_path)
+    told = four_bits(Device("cuda", bf16=True))
+    assert (told["load_in_4bit"], told["bnb_4bit_quant_type"], told["bnb_4bit_use_double_quant"]) == (
+        True,
+        "nf4",
+        True,
+    )
+    assert told["bnb_4bit_compute_dtype"] == told["bnb_4bit_quant_storage"] == torch.bfloat16

@@ -25,3 +25,13 @@ def work_in_background() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     else:
         os.nice(NICENESS)
+
+
+def become(command: list[str]) -> None:
+    """Go on as `command`, which keeps this: a launcher is asked to stop, too, when its round dies."""
+    work_in_background()
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    become(sys.argv[1:])

@@ -3,20 +3,23 @@
 import copy
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from feedback.errors import RatchetError
 from feedback.records import Message
-from training.device import this_device
+from training.device import Device, this_device
 from training.weights import (
     MANIFEST,
     Log,
@@ -114,17 +117,39 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: Path) -> PreTrainedModel:
-    """The model in `folder`, in eval mode: bf16 on a GPU that computes it, else fp32."""
+def load_model(folder: Path, bits: int | None = None) -> PreTrainedModel:
+    """The model in `folder`, in eval mode: bf16 on a GPU that computes it, else fp32; or in 4 `bits` on a GPU.
+
+    RatchetError where 4 bits are asked for and cannot be had.
+    """
     device = this_device()
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.bfloat16 if device.bf16 else torch.float32,
+        quantization_config=BitsAndBytesConfig(**four_bits(device)) if bits == 4 else None,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
     )
-    return model.to(device.kind).eval()
+    return model.eval() if bits == 4 else model.to(device.kind).eval()
+
+
+def four_bits(device: Device) -> dict[str, Any]:
+    """NF4 with double quantization (Dettmers et al. 2023, arXiv 2305.14314)."""
+    if device.kind != "cuda":
+        raise RatchetError("training.lora.base_bits = 4 needs a CUDA GPU, and there is none; take it out")
+    if find_spec("bitsandbytes") is None:
+        raise RatchetError(
+            "training.lora.base_bits = 4 needs bitsandbytes; run `.venv/bin/python -m pip install -e '.[cuda]'`"
+        )
+    number = torch.bfloat16 if device.bf16 else torch.float16
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": number,
+        "bnb_4bit_quant_storage": number,  # which FSDP can shard
+    }
 
 
 def _check_chat_model(folder: Path) -> None:

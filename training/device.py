@@ -1,5 +1,6 @@
 """What a training asks of the machine: settings that follow from its device and change no result."""
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -19,6 +20,7 @@ class Device:
     free: int = 0  # bytes of a GPU's memory, before the model is there
     bf16: bool = False  # computes bf16 in hardware
     ragged: bool = False  # attends to rows laid end to end, without padding
+    processes: int = 1  # that share each step, as many devices
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Step:
 
 
 def this_device() -> Device:
-    """The GPU of this process, or the CPU where there is none."""
+    """The GPU of this process, or the CPU where there is none; how many share a step, the launcher says."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     if not torch.cuda.is_available():
-        return Device("cpu", places=CPU_PLACES)
+        return Device("cpu", places=CPU_PLACES, processes=processes)
     modern = torch.cuda.get_device_capability() >= (8, 0)  # Ampere: bf16, and what flash attention needs
     flash = find_spec("flash_attn") is not None
-    return Device("cuda", free=torch.cuda.mem_get_info()[0], bf16=modern, ragged=modern and flash)
+    free = torch.cuda.mem_get_info()[0]
+    return Device("cuda", free=free, bf16=modern, ragged=modern and flash, processes=processes)
 
 
 def device_settings(device: Device, step: Step) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from trl import DPOConfig, DPOTrainer
 from training.base_model import load_model, load_tokenizer
 from training.device import Device, this_device
 from training.plan import Plan
-from training.stage import Stage, compact_head, lora, ordered, run_stage, trainer_settings
+from training.stage import Stage, compact_head, lora, on_shared_disk, ordered, run_stage, trainer_settings
 
 
 def train_dpo(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> None:
@@ -23,8 +23,9 @@ def train_dpo(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> No
 def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage, device: Device) -> DPOTrainer:
     """TRL's trainer; the reference's log-probabilities are taken here, before the first step."""
     recipe = plan.recipe
-    rows = ordered(rows, recipe.dpo, recipe.seed, plan.max_steps)
-    model = load_model(plan.base_model)
+    rows = ordered(rows, recipe.dpo, recipe.seed, plan.max_steps, device)
+    rows = on_shared_disk(rows, stage, device)
+    model = load_model(plan.base_model, recipe.lora.base_bits)
     settings = trainer_settings(stage, recipe, recipe.dpo, rows["length"], model, device)
     if start is not None:
         model = PeftModel.from_pretrained(model, start, is_trainable=True, local_files_only=True)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from feedback.errors import RatchetError
@@ -77,6 +78,7 @@ class StepReport(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        self._interruption.asked = _anybody(self._interruption.asked, args)
         if self._interruption.asked:
             control.should_save = control.should_training_stop = True
 
@@ -119,6 +121,8 @@ class StepReport(TrainerCallback):
         The trainer's own limit goes by the time of each folder, which a removal that was cut short makes new:
         it may take the last whole one away.
         """
+        if args.world_size > 1:
+            torch.distributed.barrier()  # each process adds the state of its own random numbers
         if state.is_world_process_zero:
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (written / WHOLE).touch()
@@ -147,6 +151,15 @@ class StepReport(TrainerCallback):
                     f"{self._stage} step {step}: the {name.replace('_', ' ')} is {logs[name]}; training diverged: "
                     f"lower training.{self._stage}.learning_rate (now {logs['learning_rate']:g} at this step)"
                 )
+
+
+def _anybody(asked: bool, args: TrainingArguments) -> bool:
+    """Whether a process of those that share each step was asked to stop: they must stop after the same one."""
+    if args.world_size == 1:
+        return asked
+    flag = torch.tensor(int(asked), device=args.device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

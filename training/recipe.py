@@ -1,5 +1,7 @@
 """The settings of a training run: what `[training]` in an objective says, and what run.json repeats."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -13,6 +15,7 @@ class Lora(_Frozen):
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    base_bits: Literal[4] | None = None  # QLoRA: the base is held in 4 bits while it is trained, on a GPU
 
 
 class Sft(_Frozen):

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def training_order(lengths: Sequence[int], batch: int, epochs: float, seed: int)
     whole = [rows for rows in batches if len(rows) == batch]
     chance.shuffle(whole)
     return [row for rows in (*whole, *batches[len(whole) :]) for row in rows]
+
+
+def filled(order: Sequence[int], batch: int) -> list[int]:
+    """`order` with its last batch made whole by its own rows, again from the first of them."""
+    last = order[len(order) // batch * batch :]
+    return [*order, *islice(cycle(last), -len(order) % batch)]
 
 
 def _fits(prompt: int, answers: Sequence[int], max_length: int, cut: dict[str, int]) -> bool:

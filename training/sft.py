@@ -25,8 +25,8 @@ def train_sft(plan: Plan, rows: Dataset, stage: Stage, held: Dataset | None = No
 def sft_trainer(plan: Plan, rows: Dataset, stage: Stage, device: Device) -> SFTTrainer:
     """TRL's trainer for rows that are tokenised already, the same way as serving does it."""
     recipe = plan.recipe
-    rows = ordered(rows, recipe.sft, recipe.seed, plan.max_steps)
-    model = load_model(plan.base_model)
+    rows = ordered(rows, recipe.sft, recipe.seed, plan.max_steps, device)
+    model = load_model(plan.base_model, recipe.lora.base_bits)
     settings = trainer_settings(stage, recipe, recipe.sft, rows["length"], model, device)
     if plan.start:
         model = PeftModel.from_pretrained(model, plan.start.adapter, is_trainable=True, local_files_only=True)

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 import trl
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, Trainer
 from trl.trainer import utils as trl_utils
 
@@ -23,7 +24,7 @@ from training.head import Head
 from training.interruption import Interruption
 from training.progress import ProgressFile, StepReport, last_checkpoint
 from training.recipe import Dpo, Recipe, Sft
-from training.rows import training_order
+from training.rows import filled, training_order
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def trainer_settings(
     device: Device,
 ) -> dict[str, Any]:
     """The arguments that SFTConfig and DPOConfig share, for ordered rows of these lengths."""
-    steps = math.ceil(len(lengths) / _batch(own))
+    steps = math.ceil(len(lengths) / own.batch_size)
     pairs = isinstance(own, Dpo)
     held = Step(
-        rows=own.batch_size,
+        rows=_own_rows(stage, own, device),
         places=max(lengths) * (2 if pairs else 1),
         divisible=not pairs,  # DPO's SFT term is a mean over the tokens of a whole batch
         model_bytes=model.get_memory_footprint(),
@@ -100,10 +101,26 @@ def trainer_settings(
     }
 
 
-def ordered(rows: Dataset, own: Sft | Dpo, seed: int, max_steps: int | None) -> Dataset:
-    """What a stage reads from start to end: every epoch in its order, cut to `max_steps`."""
-    order = training_order(rows["length"], _batch(own), own.epochs, seed)
-    return rows.select(order if max_steps is None else order[: max_steps * _batch(own)])
+def ordered(rows: Dataset, own: Sft | Dpo, seed: int, max_steps: int | None, device: Device) -> Dataset:
+    """What a stage reads from start to end: every epoch in its order, cut to `max_steps`.
+
+    Where processes share each step they read as many rows as each other, the last step included.
+    """
+    order = training_order(rows["length"], own.batch_size, own.epochs, seed)
+    if max_steps is not None:
+        order = order[: max_steps * own.batch_size]
+    return rows.select(order if device.processes == 1 else filled(order, own.batch_size))
+
+
+def on_shared_disk(rows: Dataset, stage: Stage, device: Device) -> Dataset:
+    """`rows`, in a file where processes share a step.
+
+    What TRL's first process computes of them it leaves beside that file, and the others read it there.
+    """
+    if device.processes == 1:
+        return rows
+    stage.checkpoints.mkdir(parents=True, exist_ok=True)
+    return rows.flatten_indices(cache_file_name=str(stage.checkpoints / f"rows-{os.environ['RANK']}.arrow"))
 
 
 def _place_bytes(model: PreTrainedModel) -> int:
@@ -116,8 +133,15 @@ def _place_bytes(model: PreTrainedModel) -> int:
     return numbers * model.dtype.itemsize
 
 
-def _batch(own: Sft | Dpo) -> int:
-    return own.batch_size * int(os.environ.get("WORLD_SIZE", "1"))
+def _own_rows(stage: Stage, own: Sft | Dpo, device: Device) -> int:
+    """What each process has of a step, which is as large as the recipe says however many share it."""
+    rows, left = divmod(own.batch_size, device.processes)
+    if left:
+        raise RatchetError(
+            f"{device.processes} processes cannot share a batch of {own.batch_size} evenly; start fewer, or change "
+            f"training.{stage.name}.batch_size"
+        )
+    return rows
 
 
 def run_stage(stage: Stage, trainer: Trainer) -> None:
@@ -126,23 +150,34 @@ def run_stage(stage: Stage, trainer: Trainer) -> None:
     checkpoint = last_checkpoint(stage.checkpoints)
     with compact_head():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    weights = learned(model)
     if trainer.is_world_process_zero():
-        _finish(stage, trainer.accelerator.unwrap_model(trainer.model))
+        _finish(stage, model, weights)
     trainer.accelerator.wait_for_everyone()  # the next stage of every process starts from what the first wrote
 
 
-def save_adapter(model: PeftModel, stage: Stage) -> None:
+def learned(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapter's weights by name, each whole: FSDP leaves a process with its part of them."""
+    return {
+        name: values.full_tensor() if isinstance(values, DTensor) else values
+        for name, values in model.named_parameters()
+        if values.requires_grad
+    }
+
+
+def save_adapter(model: PeftModel, weights: Mapping[str, torch.Tensor], stage: Stage) -> None:
     """Write the trained adapter, without TRL's frozen reference copy; RatchetError when it holds no numbers.
 
     Its settings are put into a fixed order, so that the same training gives the same bytes.
     """
-    for name, weights in model.named_parameters():
-        if weights.requires_grad and not torch.isfinite(weights).all():
+    for name, values in weights.items():
+        if not torch.isfinite(values).all():
             raise RatchetError(
                 f"{stage.name}: the adapter's {name} is not finite; training diverged: "
                 f"lower training.{stage.name}.learning_rate"
             )
-    model.save_pretrained(stage.adapter, selected_adapters=["default"])
+    model.save_pretrained(stage.adapter, selected_adapters=["default"], state_dict=dict(weights))
     file = stage.adapter / "adapter_config.json"
     settings = json.loads(file.read_text("utf-8"))
     settings["target_modules"] = sorted(settings["target_modules"])
@@ -167,8 +202,8 @@ def compact_head() -> Iterator[None]:
         trl_utils._use_triton, trl_utils._ChunkedLogProbFunction = before
 
 
-def _finish(stage: Stage, model: PeftModel) -> None:
-    save_adapter(model, stage)
+def _finish(stage: Stage, model: PeftModel, weights: Mapping[str, torch.Tensor]) -> None:
+    save_adapter(model, weights, stage)
     draft = stage.folder / ".stage.json.new"
     draft.write_text(json.dumps(_summary(stage), indent=1, allow_nan=False), "utf-8")
     os.replace(draft, stage.manifest)
