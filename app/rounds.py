@@ -204,11 +204,13 @@ def run_job(
     RATCHET_LAUNCHER may hold a prefix (torchrun --no-python ..., srun ...) that carries the training.
     """
     (run.path / "failure.json").unlink(missing_ok=True)
+    # What is installed beside Python comes before all else: a launcher is found there, and what it starts.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     command = [sys.executable, "-m", module, str(run.path)]
-    if module == "training.job" and (launcher := _launcher()):
+    if module == "training.job" and (launcher := _launcher(path)):
         command = [sys.executable, "-m", "training.background", *launcher, *command]
     environment = os.environ | {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
-    environment |= {"RATCHET_OBJECTIVE": str(settings.objective)}
+    environment |= {"RATCHET_OBJECTIVE": str(settings.objective), "PATH": path}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     with (run.path / log_name).open("ab") as output:
@@ -224,16 +226,12 @@ def run_job(
         raise RatchetError(_reason(run, module, code, log_name))
 
 
-def _launcher() -> list[str]:
-    """The words of RATCHET_LAUNCHER, its first a file; what is installed beside Python goes before the PATH."""
+def _launcher(path: str) -> list[str]:
+    """The words of RATCHET_LAUNCHER; RatchetError unless the first is a command on `path`."""
     words = shlex.split(os.environ.get("RATCHET_LAUNCHER", ""))
-    if not words:
-        return []
-    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    found = shutil.which(words[0], path=os.pathsep.join(places))
-    if found is None:
+    if words and shutil.which(words[0], path=path) is None:
         raise RatchetError(f"RATCHET_LAUNCHER begins with {words[0]!r}, which is no command here")
-    return [found, *words[1:]]
+    return words
 
 
 @contextmanager

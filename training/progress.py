@@ -127,9 +127,7 @@ class StepReport(TrainerCallback):
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (written / WHOLE).touch()
             for other in set(written.parent.glob("checkpoint-*")) - {written}:
-                (other / WHOLE).unlink(
-                    missing_ok=True
-                )  # first, so that what is half removed is not taken for whole
+                (other / WHOLE).unlink(missing_ok=True)  # first: what is half removed is not taken for whole
                 shutil.rmtree(other)
 
     def on_train_end(
