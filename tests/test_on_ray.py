@@ -64,5 +64,5 @@ def test_command_is_stopped_and_its_status_comes_back(tmp_path, cluster):
     heard = [child.stdout.readline(), child.stdout.readline()]
     assert heard[0].startswith("training.on_ray: on ") and heard[1] == "asleep\n"
     child.send_signal(signal.SIGTERM)
-    assert child.stdout.read() == "asked\n"
-    assert child.wait() == 1
+    assert child.communicate() == ("asked\n", None)
+    assert child.returncode == 1

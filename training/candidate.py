@@ -42,6 +42,10 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
     plan = read_plan(run_dir)
     _check_places(plan, run_dir)
     torch.set_num_threads(usable_threads())
+    if torch.cuda.is_available():
+        torch.cuda.set_device(
+            int(os.environ.get("LOCAL_RANK", "0"))
+        )  # "cuda" is this process's own from here on
     first = os.environ.get("RANK", FIRST_PROCESS) == FIRST_PROCESS
     progress = ProgressFile(run_dir / "progress.jsonl", writes=first)
     before = {what: progress.spent(what) for what in ("elapsed_s", "cpu_s")}
