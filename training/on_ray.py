@@ -46,6 +46,7 @@ class Carrier:
 
 def carry(command: list[str], cpus: int, gpus: int) -> int:
     """Run `command` on the cluster; returns its exit code, RatchetError where no cluster can be reached."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
     try:
         import ray
     except ModuleNotFoundError:
@@ -89,5 +90,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     sys.exit(main(sys.argv[1:]))
