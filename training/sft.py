@@ -28,12 +28,12 @@ def sft_trainer(plan: Plan, rows: Dataset, stage: Stage, device: Device) -> SFTT
     rows = ordered(rows, recipe.sft, recipe.seed, plan.max_steps, device)
     model = load_model(plan.base_model, recipe.lora.base_bits)
     settings = trainer_settings(stage, recipe, recipe.sft, rows["length"], model, device)
-    if plan.start:
-        model = PeftModel.from_pretrained(model, plan.start.adapter, is_trainable=True, local_files_only=True)
     if device.ragged:  # rows are cut already, and TRL wants to hear of no limit then
         settings |= {"padding_free": True, "max_length": None}
     if device.ragged and device.kind == "cuda":
         model.set_attn_implementation("flash_attention_2")
+    if plan.start:
+        model = PeftModel.from_pretrained(model, plan.start.adapter, is_trainable=True, local_files_only=True)
     return SFTTrainer(
         model=model,
         processing_class=load_tokenizer(plan.base_model),
