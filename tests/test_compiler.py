@@ -58,6 +58,7 @@ def test_a_like_is_a_supervised_row_and_an_unpaired_one():
         "rows": {"sft": 1, "preference": 0, "unpaired": 1},
         "mended": {},
         "people_with_unusual_votes": 0,
+        "disagreement": {"judged_twice": 0, "share": None, "flip_rate": None},
     }
     (row,) = [row for row in result.rows if row.kind == "sft"]
     assert row.prompt == ({"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION})

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.compiling.raters import RELIABILITY, REVIEWER, Label, Statement, reliability, settle
+from feedback.compiling.raters import (
+    MOST_FLIPS,
+    RELIABILITY,
+    REVIEWER,
+    TWICE_JUDGED,
+    Disagreement,
+    Label,
+    Statement,
+    disagreement,
+    reliability,
+    settle,
+)
 
 
 def users(item: str, *labels: str) -> list[Statement]:
@@ -187,6 +198,42 @@ def test_a_crowd_is_weighed_better_than_counted():
     )
 
 
+def test_disagreement_is_counted_a_thing_at_a_time():
+    """Of the twos on each thing that differ; a thing that one person judged says nothing, however often they did."""
+    assert disagreement(users("a", "liked")) == Disagreement(0, None)
+    twice = [Statement("a", "ann", role, label) for role, label in (("user", "0"), ("reviewer", "1"))]
+    assert disagreement(twice) == Disagreement(0, None)
+    split = [*users("a", "0", "1"), *users("b", "0", "0", "1"), *users("c", "0"), *reviewers("c", "0")]
+    assert disagreement(split) == Disagreement(3, round((1 + 2 / 3 + 0) / 3, 6))
+
+
+@pytest.mark.parametrize(
+    ("twice", "share", "rate"),
+    [
+        (TWICE_JUDGED, 0.0, 0.0),
+        (TWICE_JUDGED, 0.18, 0.1),
+        (TWICE_JUDGED, 0.32, 0.2),
+        (TWICE_JUDGED, 0.49, MOST_FLIPS),
+        (TWICE_JUDGED, 1.0, MOST_FLIPS),
+        (TWICE_JUDGED - 1, 0.18, None),
+        (0, None, None),
+    ],
+)
+def test_flip_rate_follows_from_disagreement(twice, share, rate):
+    """d = 2e(1 - e), solved for e, and bounded below one half; too few things say nothing."""
+    assert Disagreement(twice, share).flip_rate == (rate if rate is None else pytest.approx(rate, abs=1e-6))
+
+
+def test_flip_rate_of_a_crowd_is_found():
+    """People who are wrong 15 % of the time differ so often that this is read off them, whoever judged what."""
+    rng = np.random.default_rng(3)
+    said = []
+    for item, label in enumerate(rng.integers(0, 2, 1000)):
+        for person in rng.choice(60, rng.integers(2, 5), replace=False):
+            said.append(Statement(str(item), str(person), "user", str(label ^ int(rng.random() < 0.15))))
+    assert disagreement(said).flip_rate == pytest.approx(0.15, abs=0.02)
+
+
 def test_three_people_of_the_public_choices(shared_data: Path):
     """Three equally good people per item are settled as their majority, with less confidence where one objects."""
     lines = (shared_data / "pandalm_choices.jsonl").read_text("utf-8").splitlines()
@@ -194,6 +241,9 @@ def test_three_people_of_the_public_choices(shared_data: Path):
         Statement(row["turn"], row["rater"], "user", str(row["choice"])) for row in map(json.loads, lines)
     ]
     random.Random(0).shuffle(said)
+    differing = disagreement(said)
+    assert differing == Disagreement(650, round(75 / 650 * 2 / 3, 6))
+    assert differing.flip_rate == pytest.approx(0.04, abs=0.001)
     labels, votes = settle(said), defaultdict(Counter)
     for s in said:
         votes[s.item][s.label] += 1

@@ -14,7 +14,7 @@ from feedback.compiling.cleaning import clean_answer, clean_question, quotes_ref
 from feedback.compiling.curation import Curation
 from feedback.compiling.examples import Grounds, RowBook
 from feedback.compiling.planting import dictates, novel_claims
-from feedback.compiling.raters import Label
+from feedback.compiling.raters import Disagreement, Label
 from feedback.compiling.standing import Standing
 from feedback.likeness.clusters import Meanings
 from feedback.likeness.leaks import taught
@@ -104,6 +104,7 @@ class Compilation:
     signals: Tally
     knowledge: Tally
     new_sides: Mapping[str, tuple[str, Side]]
+    disagreement: Disagreement  # of people whose votes are not unusual
     unusual: tuple[str, ...] = ()  # people whose votes wait for a reviewer
     held_out_pairs: tuple[HeldOutPair, ...] = ()
 
@@ -117,6 +118,11 @@ class Compilation:
             "rows": {kind: kinds.get(kind, 0) for kind in ("sft", "preference", "unpaired")},
             "mended": dict(sorted(mended.items())),
             "people_with_unusual_votes": len(self.unusual),
+            "disagreement": {
+                "judged_twice": self.disagreement.judged_twice,
+                "share": self.disagreement.share,
+                "flip_rate": self.disagreement.flip_rate,
+            },
         }
 
 
@@ -157,6 +163,7 @@ def compile_events(
         new_sides=book.new,
         unusual=tuple(sorted(workshop.said.unusual)),
         held_out_pairs=workshop.held_out_pairs(rows),
+        disagreement=workshop.said.disagreement,
     )
 
 

@@ -6,8 +6,11 @@ together by expectation maximisation, with a prior on the probabilities (Raykar 
 most people judge once. Reviewers are taken at their word, and the estimate is anchored in what they say.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean
 
 import numpy as np
 
@@ -16,6 +19,8 @@ from feedback.records import Role
 RELIABILITY = 0.75  # of an end user of whom nothing is known
 WORTH = 8  # statements that this prior counts for
 REVIEWER = 0.95  # the reliability of every reviewer
+TWICE_JUDGED = 30  # fewer things that two people judged do not tell how often people err
+MOST_FLIPS = 0.4  # people who differ more often than that would make do not choose much better than by chance
 _CLOSE = 1e-6  # a smaller step ends the estimate, a smaller lead is a tie
 _MAX_STEPS = 100
 
@@ -37,6 +42,39 @@ class Label:
     label: str | None  # None: a tie
     confidence: float  # the probability of the best label, or of each of the tied ones
     agreeing: tuple[str, ...]  # who said that label; nobody at a tie
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """How often two people who judged the same thing said different things."""
+
+    judged_twice: int  # things that two people or more judged
+    share: float | None  # of the twos on one thing that differ, the mean over these things; None without any
+
+    @property
+    def flip_rate(self) -> float | None:
+        """How often one person says the opposite of what is right, at most `MOST_FLIPS`; None: too few to tell.
+
+        Two people who err independently, each with the same probability e, differ with d = 2e(1 - e).
+        """
+        if self.judged_twice < TWICE_JUDGED:
+            return None
+        return round(min((1 - sqrt(max(0.0, 1 - 2 * self.share))) / 2, MOST_FLIPS), 6)
+
+
+def disagreement(statements: Iterable[Statement]) -> Disagreement:
+    """How far people differ on what several of them judged; reviewers are people like others here."""
+    said: dict[str, dict[str, str]] = defaultdict(dict)
+    for statement in statements:
+        said[statement.item][statement.person] = statement.label
+    shares = [_differing(Counter(labels.values())) for labels in said.values() if len(labels) > 1]
+    return Disagreement(len(shares), round(fmean(shares), 6) if shares else None)
+
+
+def _differing(votes: Counter[str]) -> float:
+    """The share of twos, of those who cast `votes` ({label: how many}), that said different things."""
+    total = votes.total()
+    return 1 - sum(n * (n - 1) for n in votes.values()) / (total * (total - 1))
 
 
 def settle(statements: Iterable[Statement]) -> dict[str, Label]:

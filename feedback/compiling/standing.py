@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from feedback.compiling.raters import Label, Statement, settle
+from feedback.compiling.raters import Label, Statement, disagreement, settle
 from feedback.compiling.suspicion import Vote, suspicion
 from feedback.records import Review, Signal, Turn, digest
 from feedback.text import words
@@ -25,6 +25,7 @@ class Standing:
         self._votes: list[Vote] = []
         self._labels: dict[str, Label] = {}
         self.unusual: set[str] = set()  # people whose votes wait for a reviewer
+        self.disagreement = disagreement(())  # of the others
 
     def about(self, turn: str) -> list[Signal]:
         """What stands about a turn, in the order of ids."""
@@ -54,17 +55,16 @@ class Standing:
                 )
 
     def settle(self) -> None:
-        """Find out whose votes are unusual, and what the others' come to."""
+        """Find out whose votes are unusual, what the others' come to, and how far those differ."""
         suspected = suspicion(self._votes)
         self.unusual = {person for person, found in suspected.items() if found.score > self._limit}
-        self._labels = settle(
-            [
-                Statement(_item(s), s.user, s.role, said)
-                for turn in sorted(self._met)
-                for s in self.about(turn)
-                if (said := self.statement(s)) and not (s.role == "user" and s.user in self.unusual)
-            ]
-        )
+        statements = [
+            Statement(_item(s), s.user, s.role, said)
+            for turn in sorted(self._met)
+            for s in self.about(turn)
+            if (said := self.statement(s)) and not (s.role == "user" and s.user in self.unusual)
+        ]
+        self._labels, self.disagreement = settle(statements), disagreement(statements)
         self._votes.clear()
 
     def statement(self, signal: Signal) -> str | None:
