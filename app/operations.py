@@ -49,7 +49,7 @@ from feedback.satisfaction import Satisfaction, by_week, satisfaction, speakers
 from feedback.store import Store
 from feedback.text import acceptable
 from training.encoder import Encoder, encoder_folder
-from training.recipe import Recipe
+from training.recipe import Recipe, with_flip_rate
 from training.registry import (
     BASE,
     MOVES,
@@ -121,11 +121,14 @@ class Material:
 
     def plan(self) -> dict[str, Any]:
         """What a plan says of all this."""
+        differing = self.compilation.disagreement
+        recipe, flip_rate_from = with_flip_rate(self.recipe, differing.flip_rate, differing.judged_twice)
         return {
             "base_model": str(self.base),
             "base_model_name": self.objective.base_model,
             "start": self.start,
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
+            "flip_rate_from": flip_rate_from,
             "settings": self.found.document() if self.found else None,
         }
 
@@ -273,6 +276,7 @@ class Operations:
             ),
             "counts": {kind: sum(sides.values()) for kind, sides in manifest["counts"].items()}
             | {"tokens": manifest["tokens"]["trained_on"]},
+            "pairs": _of_pairs(manifest),
         }
         run.write("plan.json", plan)
         return plan
@@ -602,6 +606,13 @@ def operate(operations: Operations, operation: str, arguments: Mapping[str, Any]
     if operation not in OPERATIONS:
         raise RatchetError(f"there is no operation {operation!r}; is the server of another release?")
     return getattr(operations, operation)(**arguments)
+
+
+def _of_pairs(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a manifest says of the pairs that are trained on; None without any, and where it is from before it did."""
+    if not manifest.get("rejected_by"):
+        return None
+    return {key: manifest[key] for key in ("rejected_by", "length_lean")}
 
 
 def _token_counter(base: Path) -> Callable[[str], int]:

@@ -24,7 +24,7 @@ from training.preference import train_dpo
 from training.progress import ProgressFile
 from training.registry import adapter_sha256
 from training.responder import Responder
-from training.rows import pair_rows, read_rows, sft_rows
+from training.rows import pair_lengths, pair_rows, read_rows, sft_rows
 from training.sft import train_sft
 from training.stage import Stage
 from training.threads import usable_threads
@@ -71,6 +71,7 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
         "start": plan.start and plan.start.model_dump(mode="json", exclude={"adapter"}),
         "recipe": plan.recipe.model_dump(mode="json"),
         "settings": plan.settings,
+        "flip_rate_from": plan.flip_rate_from,
         "max_steps": plan.max_steps,
         "seed": plan.recipe.seed,
         "threads": torch.get_num_threads(),
@@ -79,6 +80,7 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
         "rows": {kind: {"train": len(rows[kind]), "validation": len(held[kind])} for kind in rows},
         "dropped": {kind: counts["dropped"] for kind, counts in cut.items()},
         "truncated": {kind: counts["truncated"] for kind, counts in cut.items()},
+        "pairs": (plan.pairs or {}) | pair_lengths(rows["preference"]) if len(rows["preference"]) else None,
         "stages": {name: stage.summary() | _reported(scores[name]) for name, stage in stages.items()},
         "chosen": chosen,
         "chosen_because": because,

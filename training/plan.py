@@ -36,6 +36,8 @@ class Plan(BaseModel):
     settings: dict[str, Any] | None = (
         None  # what a search found, where it was used; see app/found_settings.py
     )
+    flip_rate_from: str | None = None  # where the recipe's flip rate is from; None where the loss has none
+    pairs: dict[str, Any] | None = None  # who wrote what the pairs reject, and how they lean to length
     min_free_bytes: int = 200_000_000  # below it nothing is started: checkpoints and adapters need room
 
 

@@ -1,15 +1,22 @@
-"""Preference tuning: DPO (Rafailov et al. 2023, arXiv 2305.18290) on the adapter that SFT made."""
+"""Preference tuning: DPO and its kin (see training.recipe.Dpo) on the adapter that SFT made."""
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from datasets import Dataset
 from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 
+from feedback.errors import RatchetError
 from training.base_model import load_model, load_tokenizer
 from training.device import Device, this_device
 from training.plan import Plan
+from training.recipe import FLIP_RATE, Dpo
+from training.rows import NO_LOSS
 from training.stage import Stage, compact_head, lora, on_shared_disk, ordered, run_stage, trainer_settings
+
+TOLERANCE = 0.01  # nats a token by which policy and reference may differ before the first step
 
 
 def train_dpo(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> None:
@@ -17,7 +24,9 @@ def train_dpo(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> No
 
     That adapter is the reference too; without one a fresh adapter starts and the base is the reference.
     """
-    run_stage(stage, dpo_trainer(plan, rows, start, stage, this_device()))
+    trainer = dpo_trainer(plan, rows, start, stage, this_device())
+    check_reference(trainer)  # a checkpoint is not read before the training goes on
+    run_stage(stage, trainer)
 
 
 def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage, device: Device) -> DPOTrainer:
@@ -35,13 +44,44 @@ def dpo_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage, dev
             processing_class=load_tokenizer(plan.base_model),
             args=DPOConfig(
                 **settings,
-                beta=recipe.dpo.beta,
-                loss_type=["sigmoid", "sft"],
-                loss_weights=[1.0, recipe.dpo.sft_weight],
+                **loss_settings(recipe.dpo),
                 precompute_ref_log_probs=True,
             ),
             train_dataset=rows,
             peft_config=lora(recipe) if start is None else None,
+        )
+
+
+def loss_settings(dpo: Dpo) -> dict[str, Any]:
+    """What DPOConfig is told of the loss. TRL takes ipo's log-probabilities as means over an answer's tokens."""
+    weights = {dpo.loss: 1.0, "sft": dpo.sft_weight}
+    used = {name: weight for name, weight in weights.items() if weight}
+    return {
+        "beta": dpo.beta,
+        "loss_type": list(used),
+        "loss_weights": list(used.values()),
+        "label_smoothing": FLIP_RATE if dpo.flip_rate is None else dpo.flip_rate,  # read by robust alone
+    }
+
+
+def check_reference(trainer: DPOTrainer) -> None:
+    """RatchetError unless policy and reference give the first batch the same log-probabilities.
+
+    The trainer has the reference's as columns of its rows, and has switched off all dropout.
+    """
+    rows = trainer.train_dataset.take(trainer.args.per_device_train_batch_size)
+    batch = trainer._prepare_inputs(trainer.data_collator(list(rows)))
+    learned = batch["completion_mask"] == 1
+    labels = batch["input_ids"].masked_fill(~learned, NO_LOSS)
+    read = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with compact_head(), torch.no_grad(), trainer.compute_loss_context_manager():
+        policy = trainer.model(**read, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(1)
+    reference = torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
+    apart = ((policy - reference).abs() / learned.sum(1)).max().item()
+    if not apart <= TOLERANCE:
+        raise RatchetError(
+            f"dpo: before the first step the policy is {apart:.2g} nats a token from its reference (at most "
+            f"{TOLERANCE:g}): the reference is another model; run `make setup`, then `ratchet round`"
         )
 
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+FLIP_RATE = 0.1  # that of Chowdhury et al. 2024, for want of a measurement
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,13 +30,22 @@ class Sft(_Frozen):
 
 
 class Dpo(_Frozen):
-    """Preference tuning on the same adapter: sigmoid DPO (arXiv 2305.18290) with an SFT term."""
+    """Preference tuning on the same adapter, with an SFT term on the chosen answers beside the loss.
+
+    sigmoid: DPO (Rafailov et al. 2023, arXiv 2305.18290); robust: the same, unbiased where a share of the pairs stands
+    the wrong way round (Chowdhury et al. 2024, arXiv 2403.00409); ipo: a margin of 1 / (2 beta) nats a token is aimed
+    at, and no more (Azar et al. 2023, arXiv 2310.12036); apo_zero: the chosen answer becomes likelier, the rejected one
+    less likely, each by itself (D'Oosterlinck et al. 2024, arXiv 2408.06266).
+    """
+
+    loss: Literal["sigmoid", "robust", "ipo", "apo_zero"] = "sigmoid"
 
     learning_rate: float = Field(1e-5, gt=0)
     batch_size: int = Field(4, ge=1)
     epochs: float = Field(1.0, gt=0)
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
     beta: float = Field(0.1, gt=0)
+    flip_rate: float | None = Field(None, ge=0, lt=0.5)  # of robust; None: see `with_flip_rate`
     sft_weight: float = Field(0.3, ge=0)
     min_pairs: int = Field(8, ge=2)  # fewer pairs on the training side: the stage is left out
 
@@ -49,3 +60,22 @@ class Recipe(_Frozen):
     lora: Lora = Lora()
     sft: Sft = Sft()
     dpo: Dpo = Dpo()
+
+
+def with_flip_rate(recipe: Recipe, measured: float | None, judged_twice: int) -> tuple[Recipe, str | None]:
+    """`recipe` with the flip rate that a robust loss goes by, and where it is from; nothing for the other losses.
+
+    `measured` is how often one person errs, by what `judged_twice` things show that two people judged; None where
+    those are too few.
+    """
+    if recipe.dpo.loss != "robust":
+        return recipe, None
+    if recipe.dpo.flip_rate is not None:
+        return recipe, "the settings"
+    dpo = recipe.dpo.model_copy(update={"flip_rate": FLIP_RATE if measured is None else measured})
+    source = (
+        f"the default: {judged_twice} things were judged by two people, too few to measure it"
+        if measured is None
+        else f"measured: {judged_twice} things were judged by two people or more"
+    )
+    return recipe.model_copy(update={"dpo": dpo}), source

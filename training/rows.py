@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow.parquet
@@ -63,6 +64,18 @@ def pair_rows(
                 {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "length": longest}
             )
     return Dataset.from_list(kept), cut
+
+
+def pair_lengths(pairs: Dataset) -> dict[str, float]:
+    """How long both answers of `pair_rows` are, in tokens, and the share of pairs whose chosen one is the longer."""
+    chosen, rejected = ([len(ids) for ids in pairs[side]] for side in ("chosen_ids", "rejected_ids"))
+    longer = [good > bad for good, bad in zip(chosen, rejected, strict=True)]
+    means = {
+        "chosen_tokens": fmean(chosen),
+        "rejected_tokens": fmean(rejected),
+        "chosen_longer": fmean(longer),
+    }
+    return {name: round(value, 4) for name, value in means.items()}
 
 
 def training_order(lengths: Sequence[int], batch: int, epochs: float, seed: int) -> list[int]:

@@ -7,7 +7,7 @@ import shutil
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ def _manifest(
     by_origin = Counter()
     for row in trained:
         by_origin[row.origin] += selection.tokens[row.id]
-    pairs = [(row.chosen, row.rejected) for row in rows if row.kind == "preference" and row.side == "train"]
+    pairs = [(row.chosen, row.rejected) for row in trained if row.kind == "preference"]
     return {
         "hash": content_hash,
         "counts": {
@@ -230,10 +230,24 @@ def _manifest(
         "funnel": funnel,
         "length_lean": length_lean(pairs) if pairs else None,
         "mended": dict(sorted(Counter(rule for row in rows for rule in row.mended).items())),
-        "stale_pairs": sum(bool(row.rejected_age) for row in rows if row.kind == "preference"),
+        "rejected_by": _authors([row for row in trained if row.kind == "preference"]),
         "sources": _sources(rows),
         "settings": settings,
         "created_at": at.isoformat(),
+    }
+
+
+def _authors(pairs: Sequence[Example]) -> dict[str, float] | None:
+    """How many rejected answers the last version wrote, older ones, and models that are none of ours."""
+    if not pairs:
+        return None
+    last = sum(row.rejected_age == 0 for row in pairs)
+    others = sum(row.rejected_age is None for row in pairs)
+    return {
+        "last_version": last,
+        "older_versions": len(pairs) - last - others,
+        "others": others,
+        "on_policy": round(last / len(pairs), 6),
     }
 
 
@@ -288,7 +302,7 @@ Rows longer than the model's window are left out; truncated: {manifest["truncati
 | tokens of a row | min | median | max | total |
 |---|---|---|---|---|
 {lengths}
-{_lean(manifest)}
+{_pairs(manifest)}
 ## Mended
 
 | rule | rows |
@@ -309,16 +323,31 @@ Rows longer than the model's window are left out; truncated: {manifest["truncati
 """
 
 
-def _lean(manifest: dict[str, Any]) -> str:
-    """Whether the preference pairs teach length: people like longer answers."""
-    lean = manifest["length_lean"]
-    if lean is None or "share" not in lean:  # no pairs, or none with a longer answer
-        return ""
-    return (
-        f"\nOf {lean['pairs']} preference pairs {lean['share']:.0%} prefer the longer answer "
-        f"(95 % interval {lean['low']:.0%} to {lean['high']:.0%}); {manifest['stale_pairs']} reject an answer of an "
-        "older version.\n"
+def _pairs(manifest: dict[str, Any]) -> str:
+    """Who wrote what the pairs reject, whether they teach length, and how far people differ."""
+    sentences = [pairs_in_words(manifest)] if manifest["rejected_by"] else []
+    differing = manifest["funnel"]["disagreement"]
+    if differing["judged_twice"]:
+        sentences.append(
+            f"Two people who judged the same thing differed {differing['share']:.0%} of the time, on average over "
+            f"{differing['judged_twice']} things."
+        )
+    return f"\n{' '.join(sentences)}\n" if sentences else ""
+
+
+def pairs_in_words(said: Mapping[str, Any]) -> str:
+    """What `rejected_by` and `length_lean`, as a manifest has them, say of the pairs that are trained on."""
+    by, lean = said["rejected_by"], said["length_lean"]
+    words = (
+        f"Of {lean['pairs']} pairs {by['on_policy']:.0%} reject an answer of the last version "
+        f"({by['older_versions']} one of an older version, {by['others']} another model's)"
     )
+    if "share" in lean:  # some have a longer answer
+        words += (
+            f", and {lean['share']:.0%} prefer the longer answer "
+            f"(95 % interval {lean['low']:.0%} to {lean['high']:.0%})"
+        )
+    return f"{words}."
 
 
 def _funnel_rows(funnel: dict[str, Any]) -> list[str]:
