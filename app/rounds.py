@@ -19,10 +19,11 @@ from app.door import Ask
 from app.run_folder import RunFolder, only_round
 from app.settings import Settings, login
 from eval.exam import Evaluation
-from eval.gate import Decision, beside_judge, beside_withdrawn, decide
+from eval.gate import Decision, beside_judge, beside_lean, beside_withdrawn, decide
 from eval.judge import Judged
 from eval.objective import Objective
 from eval.suites import Suite
+from feedback.compiling.dataset import pairs_in_words
 from feedback.errors import RatchetError
 
 Log = Callable[[str], None]
@@ -72,6 +73,8 @@ def freeze(settings: Settings, ask: Ask, max_steps: int | None, log: Log) -> Run
         f"{counts['preference']} pairs, {counts['tokens']:,} tokens to train on"
         + (f", on from {plan['start']['version']}" if plan["start"] else "")
     )
+    if plan["pairs"]:
+        log(f"{plan['run']}: {pairs_in_words(plan['pairs'])}")
     return RunFolder(settings.home / "runs" / plan["run"])
 
 
@@ -111,6 +114,8 @@ def apply_gate(settings: Settings, objective: Objective, run: RunFolder) -> Deci
             suites,
             objective.gate,
         )
+    if (pairs := plan.get("pairs")) and run.read("run.json")["chosen"] == "dpo":
+        decision = beside_lean(decision, pairs["length_lean"], champion, candidate, objective.gate)
     if run.has("judge.json"):
         decision = beside_judge(decision, Judged.from_json(run.read("judge.json")), objective.gate)
     run.write("gate.json", decision.to_json())

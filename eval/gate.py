@@ -19,6 +19,7 @@ from eval.slices import slices
 from eval.suites import Item, Suite
 from feedback.errors import RatchetError
 
+NOTABLE_LENGTH = 0.1  # of the champion's answers; smaller changes of their length are not spoken of
 ARITHMETIC = 1e-5  # smaller differences of one item come from the order of float32 sums, not from the model
 
 _NOUNS = {
@@ -224,6 +225,33 @@ def beside_judge(decision: Decision, judged: Judged, gate: Gate) -> Decision:
     decision = _with_reason(decision, reason)
     refused = judged.licensed and lost and decision.decision == "promote"
     return replace(decision, decision="refuse") if refused else decision
+
+
+def beside_lean(
+    decision: Decision,
+    lean: Mapping[str, float],
+    champion: Evaluation,
+    candidate: Evaluation,
+    gate: Gate,
+) -> Decision:
+    """`decision`, with a reason that says so where the answers' length went the way the preference pairs surely lean.
+
+    `lean` is what `length_lean` found in the pairs that the candidate learnt from. It changes no verdict.
+    """
+    suite = next(name for name, found in champion.suites.items() if gate.primary in found["scores"])
+    before, after = (one.suites[suite]["figures"].get("answer_tokens") for one in (champion, candidate))
+    if not before or "share" not in lean:  # nothing was answered, or all pairs are of equal lengths
+        return decision
+    change = after / before - 1
+    prefer = "longer" if lean["low"] > 0.5 else "shorter" if lean["high"] < 0.5 else None
+    if abs(change) < NOTABLE_LENGTH or prefer != ("longer" if change > 0 else "shorter"):
+        return decision
+    share = lean["share"] if prefer == "longer" else 1 - lean["share"]
+    return _with_reason(
+        decision,
+        f"the answers are {abs(change):.0%} {prefer} than the champion's ({before:.0f} to {after:.0f} tokens), and "
+        f"{share:.0%} of the pairs prefer the {prefer} answer: a gain may be one of length",
+    )
 
 
 def _with_reason(decision: Decision, reason: str) -> Decision:

@@ -9,7 +9,7 @@ import pytest
 
 from eval.bootstrap import interval
 from eval.exam import Evaluation
-from eval.gate import Decision, decide
+from eval.gate import Decision, beside_lean, decide
 from eval.objective import Gate, Guard
 from eval.suites import Item, Suite
 from feedback.errors import RatchetError
@@ -404,3 +404,31 @@ def test_slices_are_corrected_for_their_number():
     low, high = interval(part[:, None], [f"c{number}" for number in range(80)], 0.95, 2000, 1)
     found = decision.slices["similarity"]["long references"]
     assert found.high - found.low > 1.1 * (high[0] - low[0])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "tokens", "words"),
+    [
+        (0.55, 0.8, 130, "30% longer than the champion's (100 to 130 tokens), and 70% of the pairs"),
+        (0.2, 0.4, 60, "40% shorter than the champion's (100 to 60 tokens), and 70% of the pairs"),
+        (0.55, 0.8, 105, None),
+        (0.55, 0.8, 60, None),
+        (0.2, 0.4, 130, None),
+        (0.45, 0.8, 130, None),
+    ],
+)
+def test_length_is_spoken_of_where_it_went_the_way_of_the_pairs(low, high, tokens, words):
+    """Only a sure lean and a notable change the same way; the verdict stays."""
+    suites = (asked(), known())
+    scores = {"similarity": BEFORE, "token_f1": BEFORE, "retention": BEFORE[:60]}
+    champion, candidate = (evaluation(name, suites, scores) for name in ("base", "v1"))
+    decision = decide(champion, candidate, suites, GATE)
+    lean = {"pairs": 40, "share": 0.7 if low > 0.4 else 0.3, "low": low, "high": high}
+    assert beside_lean(decision, lean, champion, candidate, GATE) == decision, "nothing is known of lengths"
+    champion.suites["asked"]["figures"]["answer_tokens"] = 100.0
+    candidate.suites["asked"]["figures"]["answer_tokens"] = float(tokens)
+    found = beside_lean(decision, lean, champion, candidate, GATE)
+    assert found.decision == decision.decision
+    added = found.reasons[len(decision.reasons) :]
+    assert (len(added) == 1 and words in added[0]) if words else added == ()
+    assert beside_lean(decision, {"pairs": 40}, champion, candidate, GATE) == decision

@@ -13,6 +13,7 @@ from app.web.rounds_view import liked
 from app.web.search_view import search_view
 from app.web.wording import count, duration, spaced, text, when
 from eval.objective import Gate
+from feedback.compiling.dataset import pairs_in_words
 
 STYLES = tuple(Path(__file__).parent / "static" / name for name in ("plots.css", "report.css"))
 CASES = 5  # wins, and as many losses
@@ -291,6 +292,7 @@ def _lineage(found: Findings, voices: Voices) -> str:
             "Tokens",
             ", ".join(f"{n:,} of {spaced(origin)}" for origin, n in dataset["tokens"]["by_origin"].items()),
         ),
+        *([("Pairs", pairs_in_words(dataset))] if dataset.get("rejected_by") else []),
     ]
     return _section("lineage", "What it learnt from", _facts(facts) + _rows(dataset) + _funnel(dataset))
 
