@@ -24,12 +24,16 @@ PAIRS = {
 }
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
 @pytest.fixture
-def operations(tmp_path: Path) -> Iterator[Operations]:
+def operations(base: Path, tmp_path: Path) -> Iterator[Operations]:
     """On an objective with a robust loss, where a reviewer corrected one answer and people rated it."""
     folder = tmp_path / "objective"
     folder.mkdir()
-    base = tiny_model(tmp_path / "model")
     text = OBJECTIVE.format(base=str(base)).replace("items = 2\n", "items = 20\n")
     (folder / "objective.toml").write_text(text)
     golden = {"id": "g1", "question": "How do hiccups stop?", "answer": "They pass by themselves."}
