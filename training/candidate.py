@@ -78,6 +78,7 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "packages": {name: version(name) for name in PACKAGES} | {"python": python_version()},
         "rows": {kind: {"train": len(rows[kind]), "validation": len(held[kind])} for kind in rows},
+        "effective_rows": {kind: _effective(rows[kind]) for kind in rows},
         "dropped": {kind: counts["dropped"] for kind, counts in cut.items()},
         "truncated": {kind: counts["truncated"] for kind, counts in cut.items()},
         "pairs": (plan.pairs or {}) | pair_lengths(rows["preference"]) if len(rows["preference"]) else None,
@@ -207,6 +208,11 @@ def _reported(scores: Validation) -> dict[str, Any]:
         "validation_pair_accuracy": scores.pair_accuracy,
         "validation_log_likelihoods": [round(value, 6) for value in scores.each],
     }
+
+
+def _effective(rows: Dataset) -> float:
+    """How many rows of weight 1 count as much as these: what an epoch shows."""
+    return round(sum(rows["weight"]), 1) if len(rows) else 0.0
 
 
 def _now() -> str:

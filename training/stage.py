@@ -102,11 +102,11 @@ def trainer_settings(
 
 
 def ordered(rows: Dataset, own: Sft | Dpo, seed: int, max_steps: int | None, device: Device) -> Dataset:
-    """What a stage reads from start to end: every epoch in its order, cut to `max_steps`.
+    """What a stage reads from start to end: every epoch in its order, by weight, cut to `max_steps`.
 
     Where processes share each step they read as many rows as each other, the last step included.
     """
-    order = training_order(rows["length"], own.batch_size, own.epochs, seed)
+    order = training_order(list(rows["length"]), own.batch_size, own.epochs, seed, list(rows["weight"]))
     if max_steps is not None:
         order = order[: max_steps * own.batch_size]
     return rows.select(order if device.processes == 1 else filled(order, own.batch_size))
@@ -153,7 +153,7 @@ def run_stage(stage: Stage, trainer: Trainer) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     weights = learned(model)
     if trainer.is_world_process_zero():
-        _finish(stage, model, weights)
+        _finish(stage, model, weights, len(trainer.train_dataset))
     trainer.accelerator.wait_for_everyone()  # the next stage of every process starts from what the first wrote
 
 
@@ -202,10 +202,10 @@ def compact_head() -> Iterator[None]:
         trl_utils._use_triton, trl_utils._ChunkedLogProbFunction = before
 
 
-def _finish(stage: Stage, model: PeftModel, weights: Mapping[str, torch.Tensor]) -> None:
+def _finish(stage: Stage, model: PeftModel, weights: Mapping[str, torch.Tensor], shown: int) -> None:
     save_adapter(model, weights, stage)
     draft = stage.folder / ".stage.json.new"
-    draft.write_text(json.dumps(_summary(stage), indent=1, allow_nan=False), "utf-8")
+    draft.write_text(json.dumps(_summary(stage) | {"rows_shown": shown}, indent=1, allow_nan=False), "utf-8")
     os.replace(draft, stage.manifest)
     shutil.rmtree(stage.checkpoints)
 
