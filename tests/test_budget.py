@@ -48,7 +48,7 @@ def cost(selection: Selection, **having) -> int:
         selection.tokens[row.id]
         for row in selection.rows
         if row.side == "train"
-        and row.kind != "unpaired"
+        and row.kind in selection.taught
         and all(getattr(row, name) == value for name, value in having.items())
     )
 
@@ -209,6 +209,53 @@ def test_validation_and_unpaired_rows_cost_nothing():
     assert Counter(name[0] for name in chosen(selection)) == {"k": 1, "v": VALIDATION_ROWS, "u": 30}
 
 
+def test_thumbs_have_at_most_their_share_of_the_budget():
+    """With a share they are chosen and paid for, the newest first; the rest of them is no part of the dataset."""
+    rows = [example(f"u{i:02}", "unpaired") for i in range(40)] + [example(f"f{i:02}") for i in range(40)]
+    curation = Curation(token_budget=1000, knowledge_share=0, unpaired_share=0.15)
+    selection = select(rows, curation, words_in, WINDOW)
+    assert [name for name in chosen(selection) if name[0] == "u"] == ["u37", "u38", "u39"]
+    paid = sum(selection.tokens[row.id] for row in selection.rows)
+    assert 900 < paid <= 1000 and cost(selection, kind="sft") <= paid - 3 * selection.tokens["u39"]
+    assert selection.taught == {"sft", "preference", "unpaired"}
+
+
+def test_without_a_share_thumbs_change_nothing():
+    """All are kept beside what is chosen without them; the limits frozen with a dataset do not name the share."""
+    rows = [knowledge("k1"), *(example(f"f{i}", people=("ann",)) for i in range(20))]
+    thumbs = [example(f"u{i}", "unpaired", people=("ann",)) for i in range(20)]
+    curation = Curation(token_budget=300, knowledge_share=0.1, unpaired_share=0)
+    without, beside = (select(each, curation, words_in, WINDOW) for each in (rows, rows + thumbs))
+    assert chosen(beside) == chosen(without) + [row.id for row in thumbs]
+    assert (beside.excluded, beside.taught) == (without.excluded, {"sft", "preference"})
+    assert "unpaired_share" not in curation.model_dump(mode="json")
+    assert Curation(unpaired_share=0.1).model_dump(mode="json")["unpaired_share"] == 0.1
+
+
+def test_a_persons_share_counts_over_thumbs_too():
+    """Thumbs do not open a second purse; who has used up a share with them has no likes beside."""
+    rows = [example(f"u{i}", "unpaired", people=("ann",)) for i in range(9)]
+    rows += [example(f"l{i}", people=("ann",)) for i in range(9)]
+    rows += [example(f"c{i}", "unpaired", people=(f"p{i}",), cluster="one") for i in range(9)]
+    limits = {"max_share_per_person": 0.1, "max_share_per_cluster": 0.1}
+    curation = Curation(token_budget=1000, knowledge_share=0, unpaired_share=1, **limits)
+    selection = select(rows, curation, words_in, WINDOW)
+    assert Counter(name[0] for name in chosen(selection)) == {"u": 2, "c": 2}
+    assert selection.excluded == {"person_share": 16, "cluster_share": 7}
+
+
+def test_thumbs_give_way_before_answers_when_knowledge_lacks_its_share():
+    """Knowledge rows too big for what is left: bare thumbs go first, the oldest of them before others."""
+    rows = [knowledge("k1", words=100), knowledge("k2", words=180)]
+    rows += [example(f"u{i}", "unpaired") for i in range(3)] + [example("f1", words=10)]
+    curation = Curation(token_budget=340, knowledge_share=0.5, unpaired_share=0.5)
+    selection = select(rows, curation, words_in, WINDOW)
+    taken = chosen(selection)
+    assert "f1" in taken and "u0" not in taken
+    knows = sum(selection.tokens[row.id] for row in selection.rows if row.origin == "knowledge")
+    assert knows >= 0.5 * sum(selection.tokens.values())
+
+
 @pytest.mark.parametrize(
     "rows",
     [[], [example("v", side="validation")], [example("u", "unpaired")], [knowledge("k", words=WINDOW)]],
@@ -230,9 +277,12 @@ ROWS = st.lists(
 )
 
 
-@given(ROWS, st.integers(1, 2000), st.sampled_from([0, 0.3, 0.6, 1]), st.sampled_from([0, 0.15, 1]))
-def test_every_limit_holds_for_any_rows(drawn, budget, knowledge_share, preference_share):
-    """The budget, all three shares and the order of arrival, whatever waits."""
+SHARES = st.sampled_from([0, 0.15, 1])
+
+
+@given(ROWS, st.integers(1, 2000), st.sampled_from([0, 0.3, 0.6, 1]), SHARES, SHARES)
+def test_every_limit_holds_for_any_rows(drawn, budget, knowledge_share, preference_share, unpaired_share):
+    """The budget, all four shares and the order of arrival, whatever waits."""
     rows = [
         knowledge(f"{i:02}", words=words, cluster=f"c{i % 5}")
         if kind == "knowledge"
@@ -243,6 +293,7 @@ def test_every_limit_holds_for_any_rows(drawn, budget, knowledge_share, preferen
         token_budget=budget,
         knowledge_share=knowledge_share,
         preference_share=preference_share,
+        unpaired_share=unpaired_share,
         max_share_per_person=0.2,
     )
     try:
@@ -252,6 +303,7 @@ def test_every_limit_holds_for_any_rows(drawn, budget, knowledge_share, preferen
     assert cost(selection) <= budget
     assert cost(selection, origin="knowledge") >= knowledge_share * cost(selection) - 1e-6
     assert cost(selection, kind="preference") <= preference_share * budget
+    assert cost(selection, kind="unpaired") <= unpaired_share * budget
     assert cost(selection, people=("ann",)) <= 0.2 * budget
     again = select(rows[::-1], curation, words_in, WINDOW)
     assert (sorted(chosen(again)), again.excluded) == (sorted(chosen(selection)), selection.excluded)

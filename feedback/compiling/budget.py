@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 
 from feedback.compiling.curation import Curation
 from feedback.errors import RatchetError
@@ -21,6 +22,7 @@ class Selection:
     rows: tuple[Example, ...]
     tokens: dict[str, int]  # by row id
     excluded: Counter
+    taught: frozenset[str] = frozenset({"sft", "preference"})  # the kinds that are trained on
 
     def redacted(self, redact: Callable[[str], str]) -> "Selection":
         """The same rows without personal data in their texts."""
@@ -37,29 +39,31 @@ def select(
 ) -> Selection:
     """Choose from `rows` what fits the budget and a model window of `max_tokens`.
 
-    Knowledge makes up at least its share of what is trained on, preference pairs at most theirs of the
-    budget; newest feedback comes first, knowledge goes round the topics. Unpaired rows are kept, but cost nothing:
-    they are not trained on by default.
+    Knowledge makes up at least its share of what is trained on, preference pairs and unpaired rows at most theirs
+    of the budget; newest feedback comes first, knowledge goes round the topics. Unpaired rows without a share are
+    not trained on: all are kept, and cost nothing.
 
     A training that goes on from a version names the rows that it has `learnt`, by id: new ones take turns with
     those, by the replay's share of the tokens, and no more is spent than keeps that share. RatchetError when there
     are no new ones.
     """
+    taught = {"sft", "preference"} | ({"unpaired"} if curation.unpaired_share else set())
     count_tokens = lru_cache(4096)(count_tokens)  # prompts repeat
     tokens = {row.id: _cost(row, count_tokens) for row in rows}
     excluded: Counter = Counter()
     fitting = [row for row in rows if _longest(row, count_tokens) <= max_tokens]
     excluded["longer_than_the_window"] = len(rows) - len(fitting)
 
-    training = [row for row in fitting if row.side == "train" and row.kind != "unpaired"]
+    training = [row for row in fitting if row.side == "train" and row.kind in taught]
     knowledge = _around_the_topics(row for row in training if row.origin == "knowledge")
     supervised = _newest_first(row for row in training if row.origin == "feedback" and row.kind == "sft")
     pairs = _newest_first(row for row in training if row.kind == "preference")
+    thumbs = _newest_first(row for row in training if row.kind == "unpaired")
     budget = curation.token_budget
     if learnt:
-        knowledge, supervised, pairs = (
+        knowledge, supervised, pairs, thumbs = (
             list(_in_turn(found, learnt, curation.replay_share, tokens))
-            for found in (knowledge, supervised, pairs)
+            for found in (knowledge, supervised, pairs, thumbs)
         )
         budget = min(budget, _with_replay(training, learnt, curation.replay_share, tokens))
 
@@ -70,23 +74,26 @@ def select(
         tokens, whole * curation.max_share_per_person, whole * curation.max_share_per_cluster, excluded
     )
     chosen_pairs = purse.spend(pairs, min(room, int(curation.preference_share * budget)))
+    chosen_thumbs = purse.spend(thumbs, min(room - purse.spent, int(curation.unpaired_share * budget)))
     chosen_supervised = purse.spend(supervised, room - purse.spent)
     chosen_knowledge = purse.spend(knowledge, budget - purse.spent)
-    chosen_knowledge, chosen_supervised, chosen_pairs = _keep_share(
-        chosen_knowledge, chosen_supervised, chosen_pairs, curation.knowledge_share, tokens, excluded
+    chosen_knowledge, *chosen_feedback = _keep_share(
+        chosen_knowledge,
+        (chosen_thumbs, chosen_supervised, chosen_pairs),
+        curation.knowledge_share,
+        tokens,
+        excluded,
     )
     validation = _capped(row for row in fitting if row.side == "validation")
-    unpaired = [row for row in fitting if row.side == "train" and row.kind == "unpaired"]
-    chosen = {
-        row.id for row in (*chosen_pairs, *chosen_supervised, *chosen_knowledge, *validation, *unpaired)
-    }
+    untaught = [row for row in fitting if row.side == "train" and row.kind not in taught]
+    chosen = {row.id for row in (*chain(*chosen_feedback), *chosen_knowledge, *validation, *untaught)}
     kept = tuple(row for row in rows if row.id in chosen)
-    if not any(row.side == "train" and row.kind != "unpaired" for row in kept):
+    if not any(row.side == "train" and row.kind in taught for row in kept):
         raise RatchetError(
             "nothing to train on yet: no row passed the rules and fits the budget, or there is no knowledge to "
             "keep its share (curation.knowledge_share); `ratchet compile` shows what became of each signal"
         )
-    return Selection(kept, {row.id: tokens[row.id] for row in kept}, +excluded)
+    return Selection(kept, {row.id: tokens[row.id] for row in kept}, +excluded, frozenset(taught))
 
 
 def _cost(row: Example, count: Callable[[str], int]) -> int:
@@ -166,18 +173,18 @@ class _Purse:
         return taken
 
 
-def _keep_share(knowledge, supervised, pairs, share, tokens, excluded):
-    """Give back feedback, oldest first, until knowledge has its share of what was really taken."""
+def _keep_share(knowledge, feedback, share, tokens, excluded):
+    """Give back feedback, of the first kind first and the oldest first, until knowledge has its share of what was
+    really taken.
+    """
 
     def cost(rows):
         return sum(tokens[row.id] for row in rows)
 
-    while (supervised or pairs) and cost(knowledge) < share * (
-        cost(knowledge) + cost(supervised) + cost(pairs)
-    ):
-        (supervised or pairs).pop()
+    while any(feedback) and cost(knowledge) < share * cost([*knowledge, *chain(*feedback)]):
+        next(filter(None, feedback)).pop()
         excluded["knowledge_share"] += 1
-    return knowledge, supervised, pairs
+    return knowledge, *feedback
 
 
 def _newest_first(rows: Iterable[Example]) -> list[Example]:

@@ -34,9 +34,9 @@ class Curation(BaseModel):
     stale_half_life: float = Field(4, gt=0)  # versions after which a rejected answer weighs half
     knowledge_share: float = Field(0.6, ge=0, le=1)  # at least, of what is trained on
     preference_share: float = Field(0.15, ge=0, le=1)  # at most, of the budget
-    replay_share: float = Field(
-        0.5, ge=0, lt=1
-    )  # of a warm start's tokens: what the champion has learnt before
+    replay_share: float = Field(0.5, ge=0, lt=1)  # of a warm start's tokens: what the champion knows
+    # At most, of the budget; at 0 nothing is trained on thumbs, and datasets have the hashes that they had before.
+    unpaired_share: float = Field(0, ge=0, le=1, exclude_if=lambda share: share == 0)
 
     @field_validator("boilerplate", "leftovers")
     @classmethod

@@ -204,7 +204,7 @@ def _manifest(
     settings: dict[str, Any],
     at: datetime,
 ) -> dict[str, Any]:
-    trained = [row for row in rows if row.side == "train" and row.kind != "unpaired"]
+    trained = [row for row in rows if row.side == "train" and row.kind in selection.taught]
     by_origin = Counter()
     for row in trained:
         by_origin[row.origin] += selection.tokens[row.id]
