@@ -57,15 +57,19 @@ def _front_matter(objective: Objective, form: Form, lineage: Lineage) -> str:
         library_name=LIBRARIES[form],
         license=lineage.base.licence or "other",
         pipeline_tag="text-generation",
-        tags=["ratchet", *(["lora"] if form == "adapter" else []), *_stages(lineage)],
+        tags=["ratchet", *(["lora"] if form == "adapter" else []), *stages_of(lineage.run)],
     ).to_yaml()
 
 
-def _stages(lineage: Lineage) -> list[str]:
-    """The stages that the version went through."""
-    if lineage.run is None:
+def stages_of(run: Mapping[str, Any] | None) -> list[str]:
+    """The stages that a version went through, as its run.json says; the base went through none."""
+    if run is None:
         return []
-    return ["sft"] if lineage.run["chosen"] == "sft" else list(lineage.run["stages"])
+    stages, chosen = run["stages"], run["chosen"]
+    if chosen == "kto":
+        start = stages["kto"]["from"]
+        return [*(stages_of({**run, "chosen": start}) if start else []), "kto"]
+    return ["sft"] if chosen == "sft" else [name for name in ("sft", "dpo") if name in stages]
 
 
 def _what_it_is(objective: Objective, form: Form, lineage: Lineage) -> str:

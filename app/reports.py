@@ -16,7 +16,8 @@ from eval.objective import Gate
 from feedback.satisfaction import Satisfaction
 from training.registry import BASE, versions
 
-STEPS = ("freeze", "sft", "dpo", "choose", "champion", "candidate", "decide")
+STEPS = ("freeze", "sft", "dpo", "kto", "choose", "champion", "candidate", "decide")
+OPTIONAL = {"dpo", "kto"}  # of these, what a round has not begun may have been left out
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Report:
     def steps_taken(self) -> set[str]:
         """Those of STEPS that are done."""
         done = set(STEPS[: STEPS.index(self.step)]) if not self.decided else set(STEPS)
-        return done if any(line["stage"] == "dpo" for line in self.progress) else done - {"dpo"}
+        return done - (OPTIONAL - {line["stage"] for line in self.progress})
 
     @property
     def seconds_left(self) -> float | None:

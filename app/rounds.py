@@ -79,7 +79,7 @@ def freeze(settings: Settings, ask: Ask, max_steps: int | None, log: Log) -> Run
 
 
 def train(settings: Settings, run: RunFolder, log: Log) -> None:
-    """SFT, then preference tuning, in a child process; leaves adapter/ and run.json."""
+    """SFT, then preference tuning, and KTO where it is asked for, in a child process; leaves adapter/ and run.json."""
     if not run.has("run.json"):
         run_job("training.job", settings, run, "training.log", log)
 

@@ -33,7 +33,7 @@ from training.search import LOOKS, MIX, Point, Study, due, merged, point_of, set
 Document = dict[str, Any]
 
 TRIES = 2  # of a trial whose process was killed, as for want of memory
-WEIGHTS = ("sft", "dpo", "adapter", ".adapter.part")
+WEIGHTS = ("sft", "dpo", "kto", "adapter", ".adapter.part")
 
 
 @dataclass(frozen=True)

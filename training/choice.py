@@ -1,14 +1,17 @@
-"""Which of the two adapters becomes the candidate: the validation side decides, never a promotion suite."""
+"""Which adapter becomes the candidate: the validation side decides, never a promotion suite."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
 
 from training.responder import Progress, Responder
 from training.rows import Row
 
-LIKELIHOOD_SLACK = 0.01  # nats per token that DPO may lose
+LIKELIHOOD_SLACK = 0.01  # nats per token that a later stage may lose
 PAIRS_NEEDED = 10  # fewer validation pairs say nothing about accuracy
+THUMBS_NEEDED = 10  # the same for validation rows that are liked or disliked by themselves
 ROWS_AT_MOST = 200  # of each kind; more would cost minutes and change little
 
 
@@ -20,44 +23,84 @@ class Validation:
     pair_accuracy: float | None  # share of pairs whose chosen answer is the likelier one, per token
     pairs: int
     each: tuple[float, ...] = ()  # the log-likelihood of each completion
-    is_finite: bool = True  # whether every score is a number, those of pairs included
+    thumb_gap: float | None = None  # mean log-likelihood of liked answers over that of disliked ones
+    thumbs: int = 0
+    is_finite: bool = True  # whether every score is a number, those of pairs and thumbs included
 
 
 def validate(
-    responder: Responder, sft: Sequence[Row], pairs: Sequence[Row], progress: Progress
+    responder: Responder,
+    sft: Sequence[Row],
+    pairs: Sequence[Row],
+    progress: Progress,
+    thumbs: Sequence[Row] = (),
 ) -> Validation:
-    """Measure an adapter on the first rows of both kinds."""
-    sft, pairs = sft[:ROWS_AT_MOST], pairs[:ROWS_AT_MOST]
+    """Measure an adapter on the first rows of each kind."""
+    sft, pairs, thumbs = sft[:ROWS_AT_MOST], pairs[:ROWS_AT_MOST], thumbs[:ROWS_AT_MOST]
     asked = [(row["prompt"], row["completion"][0]["content"]) for row in sft]
     asked += [(row["prompt"], row["chosen"][0]["content"]) for row in pairs]
     asked += [(row["prompt"], row["rejected"][0]["content"]) for row in pairs]
+    asked += [(row["prompt"], row["completion"][0]["content"]) for row in thumbs]
     scores = responder.log_likelihoods(asked, progress)
-    told, chosen = scores[: len(sft)], scores[len(sft) : len(sft) + len(pairs)]
-    rejected = scores[len(sft) + len(pairs) :]
+    left = iter(scores)
+    told, chosen, rejected, judged = (list(islice(left, len(rows))) for rows in (sft, pairs, pairs, thumbs))
     right = [good > bad for good, bad in zip(chosen, rejected, strict=True)]
     return Validation(
         log_likelihood=sum(told) / len(told) if told else None,
         pair_accuracy=sum(right) / len(right) if right else None,
         pairs=len(pairs),
         each=tuple(told),
+        thumb_gap=_gap(judged, [row["label"] for row in thumbs]),
+        thumbs=len(thumbs),
         is_finite=all(map(math.isfinite, scores)),
     )
 
 
-def choose(sft: Validation, dpo: Validation) -> tuple[str, str]:
-    """("sft" or "dpo", why in words). DPO must lose no likelihood to speak of and no accuracy on pairs."""
-    if sft.log_likelihood is None or dpo.log_likelihood is None:
-        return "sft", "there are no supervised validation rows to compare the two adapters on"
-    lost = sft.log_likelihood - dpo.log_likelihood
+def choose(before: Validation, after: Validation, names: tuple[str, str] = ("sft", "dpo")) -> tuple[str, str]:
+    """One of the two `names` of stages, and why in words.
+
+    The later one must lose no likelihood to speak of, and no accuracy on pairs.
+    """
+    earlier, later = names
+    if before.log_likelihood is None or after.log_likelihood is None:
+        return earlier, "there are no supervised validation rows to compare the two adapters on"
+    lost = before.log_likelihood - after.log_likelihood
     likelihoods = (
-        f"mean validation log-likelihood {dpo.log_likelihood:.4f} after DPO against {sft.log_likelihood:.4f} "
-        f"after SFT"
+        f"mean validation log-likelihood {after.log_likelihood:.4f} after {later.upper()} against "
+        f"{before.log_likelihood:.4f} after {earlier.upper()}"
     )
     if lost > LIKELIHOOD_SLACK:
-        return "sft", f"{likelihoods}: DPO lost more than {LIKELIHOOD_SLACK} nats per token"
-    if sft.pairs < PAIRS_NEEDED:
-        return "dpo", f"{likelihoods}; {sft.pairs} validation pairs are too few to compare accuracies"
-    accuracies = f"pair accuracy {dpo.pair_accuracy:.3f} against {sft.pair_accuracy:.3f}"
-    if dpo.pair_accuracy < sft.pair_accuracy:
-        return "sft", f"{accuracies} on {sft.pairs} validation pairs: DPO lost accuracy"
-    return "dpo", f"{likelihoods}; {accuracies} on {sft.pairs} validation pairs"
+        return earlier, f"{likelihoods}: {later.upper()} lost more than {LIKELIHOOD_SLACK} nats per token"
+    if before.pairs < PAIRS_NEEDED:
+        return later, f"{likelihoods}; {before.pairs} validation pairs are too few to compare accuracies"
+    accuracies = f"pair accuracy {after.pair_accuracy:.3f} against {before.pair_accuracy:.3f}"
+    if after.pair_accuracy < before.pair_accuracy:
+        return earlier, f"{accuracies} on {before.pairs} validation pairs: {later.upper()} lost accuracy"
+    return later, f"{likelihoods}; {accuracies} on {before.pairs} validation pairs"
+
+
+def choose_after_thumbs(before: Validation, after: Validation, earlier: str) -> tuple[str, str]:
+    """`earlier` or "kto", and why in words.
+
+    KTO must lose nothing that DPO may not lose; and where validation rows can tell, liked answers must have become
+    likelier against disliked ones.
+    """
+    name, because = choose(before, after, (earlier, "kto"))
+    if name == earlier:
+        return name, because
+    if after.thumb_gap is None or after.thumbs < THUMBS_NEEDED:
+        return name, f"{because}; {after.thumbs} validation thumbs are too few to compare likes on"
+    gaps = (
+        f"liked over disliked answers by {after.thumb_gap:.4f} nats per token against {before.thumb_gap:.4f} "
+        f"on {after.thumbs} validation thumbs"
+    )
+    if after.thumb_gap <= before.thumb_gap:
+        return earlier, f"{gaps}: KTO did not part them further"
+    return name, f"{because}; {gaps}"
+
+
+def _gap(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
+    """How far the mean of the liked lies above that of the disliked; None without one of both."""
+    liked = [score for score, label in zip(scores, labels, strict=True) if label]
+    disliked = [score for score, label in zip(scores, labels, strict=True) if not label]
+    return fmean(liked) - fmean(disliked) if liked and disliked else None

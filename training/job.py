@@ -1,6 +1,6 @@
 """The training job: `python -m training.job RUN_DIR`, a child process that makes one version.
 
-It reads plan.json and leaves sft/, dpo/, adapter/ and, last, run.json. Started again on the same folder it
+It reads plan.json and leaves sft/, dpo/, kto/, adapter/ and, last, run.json. Started again on the same folder it
 goes on from its last checkpoint. On failure it leaves failure.json {"reason", "resumable"} and exits 1.
 """
 

@@ -15,6 +15,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from feedback.errors import RatchetError
 from training.interruption import Cancelled, Interruption
 
+# DPO has both; KTO the margin, where a batch has liked and disliked answers
+REWARDS = {"reward_margin": "rewards/margins", "reward_accuracy": "rewards/accuracies"}
 WHOLE = "whole"  # a checkpoint holds this file once everything else in it is written
 
 
@@ -42,6 +44,10 @@ class ProgressFile:
     def started_at(self) -> str | None:
         """When the run's first line was written (UTC), None before that."""
         return next((line["at"] for line in self._lines()), None)
+
+    def elapsed(self, name: str) -> float:
+        """Seconds that one stage has spent so far, as its last line says."""
+        return next((line["elapsed_s"] for line in reversed([*self._lines()]) if line["stage"] == name), 0.0)
 
     def spent(self, what: str) -> float:
         """Seconds that the stages have spent so far: `what` is "elapsed_s" or "cpu_s"."""
@@ -109,9 +115,7 @@ class StepReport(TrainerCallback):
             "tokens": self._earlier.get("tokens", 0) + int(logs["num_tokens"]),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        if "rewards/margins" in logs:
-            line |= {"reward_margin": logs["rewards/margins"], "reward_accuracy": logs["rewards/accuracies"]}
-        self._file.add(line)
+        self._file.add(line | {name: logs[key] for name, key in REWARDS.items() if key in logs})
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

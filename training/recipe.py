@@ -50,6 +50,20 @@ class Dpo(_Frozen):
     min_pairs: int = Field(8, ge=2)  # fewer pairs on the training side: the stage is left out
 
 
+class Kto(_Frozen):
+    """Tuning on answers that are liked or disliked each by itself: APO-zero without pairs (arXiv 2408.06266), which
+    asks nothing of a batch, or KTO (arXiv 2402.01306), which compares the answers of one.
+    """
+
+    learning_rate: float = Field(1e-5, gt=0)
+    batch_size: int = Field(8, ge=2)
+    epochs: float = Field(1.0, gt=0)
+    warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
+    beta: float = Field(0.1, gt=0)
+    loss: Literal["apo_zero_unpaired", "kto"] = "apo_zero_unpaired"
+    min_rows: int = Field(16, ge=2)  # fewer on the training side, or none liked or disliked: it is left out
+
+
 class Recipe(_Frozen):
     """One training run; lengths are in tokens."""
 
@@ -60,6 +74,7 @@ class Recipe(_Frozen):
     lora: Lora = Lora()
     sft: Sft = Sft()
     dpo: Dpo = Dpo()
+    kto: Kto = Kto()
 
 
 def with_flip_rate(recipe: Recipe, measured: float | None, judged_twice: int) -> tuple[Recipe, str | None]:

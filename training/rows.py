@@ -1,5 +1,6 @@
 """Dataset rows as token ids, cut to the length that is trained on, with what was cut or left out."""
 
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -20,9 +21,18 @@ Row = dict[str, Any]
 
 
 def read_rows(dataset: Path, kind: str, side: str) -> list[Row]:
-    """The rows of one kind ("sft", "preference") on one side; none where the file is absent."""
+    """The rows of one kind ("sft", "preference", "unpaired") on one side; none where the file is absent."""
     file = dataset / kind / f"{side}.parquet"
     return pyarrow.parquet.read_table(file).to_pylist() if file.exists() else []
+
+
+def teaches_thumbs(dataset: Path) -> bool:
+    """Whether the unpaired rows were given a share of what is trained on (`curation.unpaired_share`)."""
+    manifest = dataset / "manifest.json"
+    if not manifest.exists():
+        return False
+    settings = json.loads(manifest.read_bytes()).get("settings", {})
+    return settings.get("curation", {}).get("unpaired_share", 0) > 0
 
 
 def sft_rows(
@@ -64,6 +74,22 @@ def pair_rows(
             kept.append(
                 {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
                 | {"length": longest, "weight": _weight(row)}
+            )
+    return Dataset.from_list(kept), cut
+
+
+def thumb_rows(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int
+) -> tuple[Dataset, dict[str, int]]:
+    """prompt_ids, completion_ids, label (whether it was liked), length and weight; counts as for `sft_rows`."""
+    kept, cut = [], {"dropped": 0, "truncated": 0}
+    for row in rows:
+        prompt = render(tokenizer, row["prompt"])
+        answer = render_answer(tokenizer, row["prompt"], row["completion"][0]["content"])
+        if _fits(len(prompt), [len(answer)], max_length, cut):
+            kept.append(
+                {"prompt_ids": prompt, "completion_ids": answer, "label": row["label"]}
+                | {"length": min(max_length, len(prompt) + len(answer)), "weight": _weight(row)}
             )
     return Dataset.from_list(kept), cut
 

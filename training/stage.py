@@ -1,4 +1,4 @@
-"""One stage of a training (SFT or DPO): its folder, the trainer settings both share, and how it ends."""
+"""One stage of a training (SFT, DPO or KTO): its folder, the trainer settings all share, and how it ends."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from training.device import Device, Step, device_settings
 from training.head import Head
 from training.interruption import Interruption
 from training.progress import ProgressFile, StepReport, last_checkpoint
-from training.recipe import Dpo, Recipe, Sft
+from training.recipe import Dpo, Kto, Recipe, Sft
 from training.rows import filled, training_order
 
 
@@ -31,7 +31,7 @@ from training.rows import filled, training_order
 class Stage:
     """runs/<run>/<name>: checkpoints while it runs, then adapter/ and, last, stage.json."""
 
-    name: str  # "sft" or "dpo"
+    name: str  # "sft", "dpo" or "kto"
     folder: Path
     progress: ProgressFile
     interruption: Interruption
@@ -67,18 +67,18 @@ def lora(recipe: Recipe) -> LoraConfig:
 def trainer_settings(
     stage: Stage,
     recipe: Recipe,
-    own: Sft | Dpo,
+    own: Sft | Dpo | Kto,
     lengths: Sequence[int],
     model: PreTrainedModel,
     device: Device,
 ) -> dict[str, Any]:
-    """The arguments that SFTConfig and DPOConfig share, for ordered rows of these lengths."""
+    """The arguments that the trainers' settings share, for ordered rows of these lengths."""
     steps = math.ceil(len(lengths) / own.batch_size)
-    pairs = isinstance(own, Dpo)
     held = Step(
         rows=_own_rows(stage, own, device),
-        places=max(lengths) * (2 if pairs else 1),
-        divisible=not pairs,  # DPO's SFT term is a mean over the tokens of a whole batch
+        places=max(lengths) * (2 if isinstance(own, Dpo) else 1),
+        # DPO's SFT term is a mean over the tokens of a whole batch, KTO's loss one over its rows
+        divisible=isinstance(own, Sft),
         model_bytes=model.get_memory_footprint(),
         place_bytes=_place_bytes(model),
     )
@@ -101,7 +101,7 @@ def trainer_settings(
     }
 
 
-def ordered(rows: Dataset, own: Sft | Dpo, seed: int, max_steps: int | None, device: Device) -> Dataset:
+def ordered(rows: Dataset, own: Sft | Dpo | Kto, seed: int, max_steps: int | None, device: Device) -> Dataset:
     """What a stage reads from start to end: every epoch in its order, by weight, cut to `max_steps`.
 
     Where processes share each step they read as many rows as each other, the last step included.
@@ -133,7 +133,7 @@ def _place_bytes(model: PreTrainedModel) -> int:
     return numbers * model.dtype.itemsize
 
 
-def _own_rows(stage: Stage, own: Sft | Dpo, device: Device) -> int:
+def _own_rows(stage: Stage, own: Sft | Dpo | Kto, device: Device) -> int:
     """What each process has of a step, which is as large as the recipe says however many share it."""
     rows, left = divmod(own.batch_size, device.processes)
     if left:
@@ -222,6 +222,4 @@ def _summary(stage: Stage) -> dict[str, Any]:
         "cpu_s": last["cpu_s"],
         "tokens_per_s": round(last["tokens"] / last["elapsed_s"], 1),
     }
-    if "reward_margin" in last:
-        summary |= {"reward_margin": last["reward_margin"], "reward_accuracy": last["reward_accuracy"]}
-    return summary
+    return summary | {name: last[name] for name in ("reward_margin", "reward_accuracy") if name in last}

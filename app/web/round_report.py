@@ -20,10 +20,10 @@ CASES = 5  # wins, and as many losses
 WORST = 5  # slices of the primary
 LATEST = 12  # versions in a plot
 MOMENTS = 26  # weeks of a version in a plot
-STAGES = {"sft": "Answers (SFT)", "dpo": "Preferences (DPO)"}
-TAUGHT = {"sft": "sft", "dpo": "preference"}  # which kind of rows each stage learns from
+STAGES = {"sft": "Answers (SFT)", "dpo": "Preferences (DPO)", "kto": "Thumbs (KTO)"}
+TAUGHT = {"sft": "sft", "dpo": "preference", "kto": "unpaired"}  # which kind of rows each stage learns from
 STEPS = STAGES | {
-    "choose": "Choosing between the two",
+    "choose": "Choosing between them",
     "champion": "Examining the champion",
     "candidate": "Examining the candidate",
 }

@@ -17,11 +17,20 @@ from feedback.satisfaction import Satisfaction
 STEP_NAMES = dict(
     zip(
         STEPS,
-        ("Freeze", "Answers", "Preferences", "Choose", "Examine champion", "Examine candidate", "Decide"),
+        (
+            "Freeze",
+            "Answers",
+            "Preferences",
+            "Thumbs",
+            "Choose",
+            "Examine champion",
+            "Examine candidate",
+            "Decide",
+        ),
         strict=True,
     )
 )
-STAGE_NAMES = {"sft": "Loss on answers", "dpo": "Loss on preferences"}
+STAGE_NAMES = {"sft": "Loss on answers", "dpo": "Loss on preferences", "kto": "Loss on thumbs"}
 EVENT_NAMES = {
     "promote": "promoted a version",
     "rollback": "rolled back",
@@ -253,6 +262,8 @@ def _stepper(report: Report) -> str:
     taken = report.steps_taken
     items = ""
     for step in STEPS:
+        if step == "kto" and step not in (report.step, *taken):
+            continue  # few objectives train on thumbs
         state = "now" if step == report.step else "done" if step in taken else ""
         current = " aria-current='step'" if state == "now" else ""
         items += f"<li class='{state}'{current}>{STEP_NAMES[step]}</li>"
