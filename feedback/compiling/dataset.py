@@ -109,8 +109,13 @@ def manifests(folder: Path) -> list[dict[str, Any]]:
 
 def trained_rows(folder: Path) -> set[str]:
     """The ids of the rows that a training on the dataset in `folder` learns from."""
-    open_dataset(folder)
-    files = (folder / kind / "train.parquet" for kind in ("sft", "preference"))
+    settings = open_dataset(folder)["settings"]
+    taught = (
+        ("sft", "preference", "unpaired")
+        if settings["curation"].get("unpaired_share")
+        else ("sft", "preference")
+    )
+    files = (folder / kind / "train.parquet" for kind in taught)
     return {
         row
         for file in files
