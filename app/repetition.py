@@ -32,10 +32,8 @@ def repeat(settings: Settings, name: str, log: Log) -> dict[str, Any]:
             shutil.rmtree(again.path)
         again.path.mkdir(exist_ok=True)
         again.write("plan.json", plan)
-        try:
-            run_job("training.job", settings, again, "training.log", log, made["threads"])
-        except RatchetError as error:  # the job knows only rounds
-            raise RatchetError(str(error).replace("`ratchet round`", f"`ratchet repeat {name}`")) from None
+        command = f"ratchet repeat {name}"
+        run_job("training.job", settings, again, "training.log", log, made["threads"], command)
         remade = read_run(again.path)
         document = compare(made, remade, _losses(run, made), _losses(again, remade))
         if document["equal"]:

@@ -28,6 +28,7 @@ from feedback.errors import RatchetError
 
 Log = Callable[[str], None]
 
+ROUND = "ratchet round"
 FULL = 1_000_000  # free bytes; where fewer are left a job could not even write why it failed
 
 
@@ -48,7 +49,11 @@ def run_round(
     from app.tuning import search_if_due  # which trains as a round does
 
     who = who or login()
-    with only_round(settings.home, who), _cancellable(ask, who):
+
+    def note() -> None:  # so that the schedule lets the round rest
+        ask("note", kind="round_cancelled", who=who, why="Ctrl-C")
+
+    with only_round(settings.home, who), cancellable(ROUND, note):
         search_if_due(settings, objective, ask, log)
         run = freeze(settings, ask, max_steps, log)
         run.attempt(who, promote)
@@ -202,10 +207,17 @@ def _figures(evaluation: dict[str, Any]) -> dict[str, float]:
 
 
 def run_job(
-    module: str, settings: Settings, run: RunFolder, log_name: str, log: Log, threads: int | None = None
+    module: str,
+    settings: Settings,
+    run: RunFolder,
+    log_name: str,
+    log: Log,
+    threads: int | None = None,
+    command: str = ROUND,
 ) -> None:
     """Run `python -m module RUN` to its end, showing its progress; RatchetError with its reason when it fails.
 
+    The job knows only rounds: its reason is told with the `command` that goes on with it.
     RATCHET_LAUNCHER may hold a prefix (torchrun --no-python ..., srun ...) that carries the training.
     """
     (run.path / "failure.json").unlink(missing_ok=True)
@@ -228,7 +240,7 @@ def run_job(
                 log(line)
         code = child.wait()
     if code != 0:
-        raise RatchetError(_reason(run, module, code, log_name))
+        raise RatchetError(_reason(run, module, code, log_name).replace(f"`{ROUND}`", f"`{command}`"))
 
 
 def _launcher(path: str) -> list[str]:
@@ -240,18 +252,18 @@ def _launcher(path: str) -> list[str]:
 
 
 @contextmanager
-def _cancellable(ask: Ask, who: str) -> Iterator[None]:
-    """While inside, SIGTERM ends the round as Ctrl-C does.
+def cancellable(command: str, on_ctrl_c: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """While inside, SIGTERM ends the work as Ctrl-C does, in one line that says which `command` goes on.
 
-    Whoever sends SIGTERM records why; Ctrl-C is recorded here, so that the schedule lets the round rest.
+    Whoever sends SIGTERM records why; Ctrl-C is for `on_ctrl_c` to record.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except KeyboardInterrupt as interrupt:
         if not isinstance(interrupt, Terminated):
-            ask("note", kind="round_cancelled", who=who, why="Ctrl-C")
-        raise RatchetError("cancelled; `ratchet round` goes on from the last checkpoint") from None
+            on_ctrl_c()
+        raise RatchetError(f"cancelled; `{command}` goes on from the last checkpoint") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

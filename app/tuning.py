@@ -6,10 +6,8 @@ trained as a round is, in a child process, and leaves numbers: its weights go wh
 """
 
 import shutil
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import pyarrow.parquet
 from app.domain import search_of
 from app.door import Ask
 from app.found_settings import FoundSettings, keep_found
-from app.rounds import Log, Terminated, run_job
+from app.rounds import Log, cancellable, run_job
 from app.run_folder import SEARCH, RunFolder, only_round
 from app.searches import searches, setting_words, trials, unfinished
 from app.settings import Settings, login
@@ -32,6 +30,7 @@ from training.search import LOOKS, MIX, Point, Study, due, merged, point_of, set
 
 Document = dict[str, Any]
 
+TUNE = "ratchet tune"
 TRIES = 2  # of a trial whose process was killed, as for want of memory
 WEIGHTS = ("sft", "dpo", "kto", "adapter", ".adapter.part")
 
@@ -53,7 +52,7 @@ def tune(
     settings: Settings, objective: Objective, ask: Ask, limit: Limit, log: Log, who: str | None = None
 ) -> Document:
     """One whole search, or the rest of one; returns its document (the contract of `ratchet tune --json`)."""
-    with only_round(settings.home, who or login(), SEARCH), _stoppable():
+    with only_round(settings.home, who or login(), SEARCH), cancellable(TUNE):
         return search(settings, objective, ask, limit, log)
 
 
@@ -158,7 +157,7 @@ def _outcome(settings: Settings, trial: RunFolder, study: Study, number: int, lo
         outcome, because = "pruned", "its validation loss lay above the median of the others"
     except RatchetError as error:
         if trial.has("failure.json") and trial.read("failure.json")["resumable"]:
-            raise RatchetError(str(error).replace("`ratchet round`", "`ratchet tune`")) from None
+            raise
         outcome, because = "failed", str(error)
     stage = {}
     if outcome == "complete":
@@ -176,7 +175,7 @@ def _outcome(settings: Settings, trial: RunFolder, study: Study, number: int, lo
 def _train(settings: Settings, trial: RunFolder, watch: Log) -> None:
     for left in reversed(range(TRIES)):
         try:
-            return run_job("training.job", settings, trial, "training.log", watch)
+            return run_job("training.job", settings, trial, "training.log", watch, command=TUNE)
         except RatchetError:
             if trial.has("failure.json") or not left:
                 raise
@@ -249,19 +248,3 @@ def _clusters(plan: Document) -> list[str]:
 
 def _finished(runs: Path) -> int:
     return len(list(runs.glob("r*/decision.json")))
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """While inside, SIGTERM and Ctrl-C end the search in one line; the trial that runs leaves a checkpoint."""
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise RatchetError("stopped; `ratchet tune` goes on from the last checkpoint") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated

@@ -112,7 +112,7 @@ def examine(
         "language": language,
         "scripts": {},
     }
-    constants = {"encoder": encoder, "language": language}
+    constants = {"encoder": _Remembering(encoder), "language": language}
     results: dict[str, Result] = {}
     for suite in suites:
         scripts = {metric: scoring.fingerprint(metric) for metric in suite.metrics}
@@ -129,6 +129,20 @@ def examine(
         results[suite.name] = result
         settings["scripts"] |= scripts
     return Evaluation(version, base_model, settings, results)
+
+
+class _Remembering:
+    """An encoder that reads each text once, however many metrics ask for it."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._rows: dict[str, np.ndarray] = {}
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """A row of unit length for each text."""
+        if new := list({text: None for text in texts if text not in self._rows}):
+            self._rows |= zip(new, self._encoder.encode(new), strict=True)
+        return np.stack([self._rows[text] for text in texts])
 
 
 def _examine_suite(
