@@ -54,7 +54,8 @@ def test_an_adapter_that_answers_with_no_numbers_is_no_candidate(tmp_path):
     model = tiny_model(tmp_path / "model", hidden=32)
     run = new_run(tmp_path, model, (8, 4), max_steps=1)
     finished(run)
-    (run / "run.json").unlink()
+    for file in ("run.json", "sft/validation.json"):
+        (run / file).unlink()
     spoilt(run / "sft" / "adapter" / "adapter_model.safetensors", 3e38)
     with pytest.raises(RatchetError, match=r"sft: .*not finite.*lower training\.sft\.learning_rate"):
         finished(run)

@@ -14,6 +14,7 @@ from test_training import QUICK, finished, new_run, pair_row, sft_row
 from tiny import tiny_model
 
 from training.base_model import load_tokenizer
+from training.device import Device
 from training.recipe import Sft
 from training.rows import pair_rows, read_rows, sft_rows, training_order
 from training.stage import ordered
@@ -83,7 +84,7 @@ def test_the_weights_of_a_dataset_reach_the_trainer(tmp_path, model, kind, row, 
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / kind / "train.parquet")
     tokenizer = load_tokenizer(model)
     rows, _ = tokenise(tokenizer, read_rows(tmp_path, kind, "train"), 512)
-    read = ordered(rows, Sft(epochs=2), seed=1, max_steps=None)
+    read = ordered(rows, Sft(epochs=2), seed=1, max_steps=None, device=Device("cpu"))
     times = Counter(read["weight"])
     assert times[1.0] == 20 and times[0.25] == pytest.approx(20, abs=1)
     assert tokenise(tokenizer, [row(1)], 512)[0]["weight"] == [1.0]

@@ -78,7 +78,7 @@ def check_reference(trainer: DPOTrainer) -> None:
         policy = trainer.model(**read, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(1)
     reference = torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
     apart = ((policy - reference).abs() / learned.sum(1)).max().item()
-    if not apart <= TOLERANCE:
+    if apart > TOLERANCE:  # not where they are no numbers: the first step says so
         raise RatchetError(
             f"dpo: before the first step the policy is {apart:.2g} nats a token from its reference (at most "
             f"{TOLERANCE:g}): the reference is another model; run `make setup`, then `ratchet round`"
