@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.parquet
 
 from app.run_folder import RunFolder
+from app.searches import WEIGHTS
 from feedback.erasure import (
     Traces,
     Words,
@@ -193,13 +194,16 @@ def _clear_run(
 
 
 def _clear_search(folder: Path, datasets: Collection[str], tainted: Collection[str]) -> int:
-    """Remove the trial that was under way on what is erased; those that ended left numbers alone."""
+    """Remove what was trained on what is erased: the trial that was under way, and weights that others left."""
     plan = RunFolder(folder).read("plan.json")
     learnt = (plan.get("start") or {}).get("version") in tainted
     if not learnt and not any(mix["dataset_hash"] in datasets for mix in plan["mixes"]):
         return 0
-    trials = folder.glob(f"{folder.name}-*")
-    return sum(_remove(trial) for trial in trials if not (trial / "trial.json").exists())
+    count = 0
+    for trial in folder.glob(f"{folder.name}-*"):
+        ended = (trial / "trial.json").exists()
+        count += sum(_remove(trial / name) for name in WEIGHTS) if ended else _remove(trial)
+    return count
 
 
 def _clear_judge(run: RunFolder, ids: Collection[str]) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from eval.objective import Objective
 from feedback.records import OWN
+from training.registry import stages_of
 
 Form = Literal["adapter", "merged", "gguf"]
 LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "llama.cpp"}
@@ -59,17 +60,6 @@ def _front_matter(objective: Objective, form: Form, lineage: Lineage) -> str:
         pipeline_tag="text-generation",
         tags=["ratchet", *(["lora"] if form == "adapter" else []), *stages_of(lineage.run)],
     ).to_yaml()
-
-
-def stages_of(run: Mapping[str, Any] | None) -> list[str]:
-    """The stages that a version went through, as its run.json says; the base went through none."""
-    if run is None:
-        return []
-    stages, chosen = run["stages"], run["chosen"]
-    if chosen == "kto":
-        start = stages["kto"]["from"]
-        return [*(stages_of({**run, "chosen": start}) if start else []), "kto"]
-    return ["sft"] if chosen == "sft" else [name for name in ("sft", "dpo") if name in stages]
 
 
 def _what_it_is(objective: Objective, form: Form, lineage: Lineage) -> str:

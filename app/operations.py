@@ -52,12 +52,14 @@ from training.encoder import Encoder, encoder_folder
 from training.recipe import Recipe, with_flip_rate
 from training.registry import (
     BASE,
+    LEARNS,
     MOVES,
     adapter_of,
     champion_withdrawn,
     lineages,
     pointer_history,
     project,
+    stages_of,
     tainted_versions,
     versions,
 )
@@ -323,23 +325,34 @@ class Operations:
         events = self.store.events()
         base = base_model_folder(self.objective.base_model, self.settings.cache)
         objective = found.over(self.objective) if found else self.objective
-        start, learnt = self._start(recipe_of(objective))
+        start, learnt = self._start(recipe_of(objective), base)
         return Material(
             events, self._compile(events), objective, found, base, cache(_token_counter(base)), start, learnt
         )
 
-    def _start(self, recipe: Recipe) -> tuple[dict[str, Any] | None, frozenset[str]]:
+    def _start(self, recipe: Recipe, base: Path) -> tuple[dict[str, Any] | None, frozenset[str]]:
         """The champion where a warm start goes on with it, as a plan says it, and the rows that it has learnt."""
+        from training.base_model import base_model_sha256
+
         home, champion = self.settings.home, self.champion()
         if not recipe.warm_start or champion == BASE:
             return None, frozenset()
         made = lineages(home)[champion]
-        if made[0]["recipe"]["lora"] != recipe.lora.model_dump(mode="json"):
+        lora = made[0]["recipe"]["lora"]
+        if (lora["rank"], lora["alpha"]) != (recipe.lora.rank, recipe.lora.alpha):
             raise RatchetError(
-                f"training.lora is not what {champion} has, whose adapter a warm start goes on with; set it back, or "
-                "begin from the base model (training.warm_start = false)"
+                f"training.lora is not of rank {lora['rank']} and alpha {lora['alpha']} as {champion}, whose adapter a "
+                "warm start goes on with; set it back, or begin from the base model (training.warm_start = false)"
             )
-        learnt = (trained_rows(home / "datasets" / run["dataset_hash"]) for run in made)
+        if made[0]["base_model_sha256"] != base_model_sha256(base):
+            raise RatchetError(
+                f"{self.objective.base_model} is not the base model that {champion} was trained on; put it back, or "
+                "begin from it anew (training.warm_start = false)"
+            )
+        learnt = (
+            trained_rows(home / "datasets" / run["dataset_hash"], [LEARNS[stage] for stage in stages_of(run)])
+            for run in made
+        )
         start = {
             "version": champion,
             "adapter": str(adapter_of(home, champion)),

@@ -90,7 +90,8 @@ def compare(
 
 
 def _surroundings(run: Mapping[str, Any]) -> dict[str, Any]:
-    return {**run["packages"], "device": run["device"], "threads": run["threads"]}
+    machine = {"device": run["device"], "threads": run["threads"], "processes": run.get("processes", 1)}
+    return {**run["packages"], **machine}
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

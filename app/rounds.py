@@ -25,6 +25,7 @@ from eval.objective import Objective
 from eval.suites import Suite
 from feedback.compiling.dataset import pairs_in_words
 from feedback.errors import RatchetError
+from training.registry import stages_of
 
 Log = Callable[[str], None]
 
@@ -119,7 +120,7 @@ def apply_gate(settings: Settings, objective: Objective, run: RunFolder) -> Deci
             suites,
             objective.gate,
         )
-    if (pairs := plan.get("pairs")) and run.read("run.json")["chosen"] == "dpo":
+    if (pairs := plan.get("pairs")) and "dpo" in stages_of(run.read("run.json")):
         decision = beside_lean(decision, pairs["length_lean"], champion, candidate, objective.gate)
     if run.has("judge.json"):
         decision = beside_judge(decision, Judged.from_json(run.read("judge.json")), objective.gate)

@@ -6,6 +6,8 @@ from typing import Any
 
 from app.run_folder import SEARCH, Holder, RunFolder, is_held
 
+WEIGHTS = ("sft", "dpo", "kto", "adapter", ".adapter.part")  # of a trial, which keeps none when it has ended
+
 
 def searches(home: Path) -> list[dict[str, Any]]:
     """What every search found that came to its end, the oldest first."""
@@ -14,12 +16,15 @@ def searches(home: Path) -> list[dict[str, Any]]:
 
 
 def unfinished(home: Path) -> RunFolder | None:
-    """The last search, if it was cut off and its datasets are still there."""
+    """The last search, if it was cut off and what it trains on and from is still there."""
     plans = sorted((home / "tuning").glob("t*/plan.json"))
     last = RunFolder(plans[-1].parent) if plans else None
     if last is None or last.has("search.json"):
         return None
-    return last if all(Path(mix["dataset"]).is_dir() for mix in last.read("plan.json")["mixes"]) else None
+    plan = last.read("plan.json")
+    needed = [mix["dataset"] for mix in plan["mixes"]]
+    needed += [plan["start"]["adapter"]] if plan.get("start") else []
+    return last if all(Path(folder).is_dir() for folder in needed) else None
 
 
 def trials(search: RunFolder) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from app.door import Ask
 from app.found_settings import FoundSettings, keep_found
 from app.rounds import Log, cancellable, run_job
 from app.run_folder import SEARCH, RunFolder, only_round
-from app.searches import searches, setting_words, trials, unfinished
+from app.searches import WEIGHTS, searches, setting_words, trials, unfinished
 from app.settings import Settings, login
 from eval.bootstrap import interval
 from eval.objective import Gate, Objective
@@ -32,7 +32,6 @@ Document = dict[str, Any]
 
 TUNE = "ratchet tune"
 TRIES = 2  # of a trial whose process was killed, as for want of memory
-WEIGHTS = ("sft", "dpo", "kto", "adapter", ".adapter.part")
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,8 @@ def _try(
 def _trial_plan(plan: Document, name: str, point: Point) -> Document:
     mix = plan["mixes"][point.get(MIX, 0)]
     recipe = Recipe.model_validate(merged(plan["recipe"], settings_of(point)))
-    return {key: plan[key] for key in ("base_model", "base_model_name", "start", "max_steps")} | {
+    return {key: plan[key] for key in ("base_model", "base_model_name", "max_steps")} | {
+        "start": plan.get("start"),
         "run": name,
         "dataset": mix["dataset"],
         "dataset_hash": mix["dataset_hash"],

@@ -221,15 +221,13 @@ def test_thumbs_have_at_most_their_share_of_the_budget():
 
 
 def test_without_a_share_thumbs_change_nothing():
-    """All are kept beside what is chosen without them; the limits frozen with a dataset do not name the share."""
+    """All are kept beside what is chosen without them."""
     rows = [knowledge("k1"), *(example(f"f{i}", people=("ann",)) for i in range(20))]
     thumbs = [example(f"u{i}", "unpaired", people=("ann",)) for i in range(20)]
     curation = Curation(token_budget=300, knowledge_share=0.1, unpaired_share=0)
     without, beside = (select(each, curation, words_in, WINDOW) for each in (rows, rows + thumbs))
     assert chosen(beside) == chosen(without) + [row.id for row in thumbs]
     assert (beside.excluded, beside.taught) == (without.excluded, {"sft", "preference"})
-    assert "unpaired_share" not in curation.model_dump(mode="json")
-    assert Curation(unpaired_share=0.1).model_dump(mode="json")["unpaired_share"] == 0.1
 
 
 def test_a_persons_share_counts_over_thumbs_too():

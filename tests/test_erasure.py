@@ -585,6 +585,7 @@ def test_a_clean_candidate_is_not_worse_than_what_was_withdrawn(operations: Oper
     documents["champion"]["suites"]["held_out"]["scores"] = {"token_f1": dict.fromkeys(golden, 0.0)}
     documents["candidate"]["suites"]["held_out"]["scores"] = {"token_f1": golden}
     run.write("evaluation.json", documents)
+    run.write("run.json", {"chosen": "sft", "stages": {"sft": {}}})
     decision = apply_gate(settings, operations.objective, run)
     assert any(
         reason.startswith(f"token_f1 beside {version}, which an erasure withdrew: worse")

@@ -122,7 +122,8 @@ def test_the_decision_hears_the_lean(operations: Operations):
             suite["figures"]["answer_tokens"] = tokens
     run.write("evaluation.json", {"champion": champion, "candidate": candidate})
     said = "50% longer than the champion's (50 to 75 tokens), and 75% of the pairs prefer the longer answer"
-    for chosen, is_said in (("dpo", True), ("sft", False)):
-        run.write("run.json", {"chosen": chosen})
+    stages = {"sft": {}, "dpo": {}, "kto": {"from": "dpo"}}
+    for chosen, is_said in (("dpo", True), ("kto", True), ("sft", False)):
+        run.write("run.json", {"chosen": chosen, "stages": stages})
         decision = apply_gate(operations.settings, operations.objective, run)
         assert (said in decision.reasons[-1]) == is_said

@@ -13,7 +13,6 @@ from test_dataset import AT, said, selected
 from test_training import SYSTEM, finished, new_run, sft_row
 from tiny import tiny_model
 
-from app.model_card import stages_of
 from app.reports import Report
 from app.web.rounds_view import live
 from feedback.compiling.dataset import freeze
@@ -24,7 +23,7 @@ from training.device import Device
 from training.interruption import Cancelled, Interruption
 from training.plan import read_plan
 from training.progress import ProgressFile, last_checkpoint
-from training.registry import adapter_sha256
+from training.registry import adapter_sha256, stages_of
 from training.rendering import render
 from training.rows import read_rows, teaches_thumbs, thumb_rows
 from training.stage import Stage, compact_head

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from app.operations import Operations
@@ -25,6 +26,7 @@ from tests.test_erasure import (  # noqa: F401 (fixtures)
 )
 from tests.test_training import finished, new_run
 from tests.tiny import tiny_model
+from training.base_model import base_model_sha256
 from training.recipe import Recipe
 from training.registry import adapter_sha256, lineages
 from training.search import space
@@ -53,6 +55,34 @@ def test_little_that_is_new_makes_a_short_training():
     selection = select(rows, Curation(knowledge_share=0.5, replay_share=0.5), words_in, WINDOW, learnt)
     found = set(chosen(selection))
     assert {"new1", "new2"} <= found and len(found) == 4
+    assert cost(selection, origin="knowledge") >= 0.5 * cost(selection)
+
+
+def test_all_that_is_new_finds_room():
+    """New corrections and their pairs are all read, beside as much of what is known and the knowledge's share."""
+    rows = [knowledge(f"old{n:03}") for n in range(200)]
+    for age, count in (("old", 60), ("new", 10)):
+        rows += [example(f"{age}c{n:02}", sources=(f"{age}{n:02}",)) for n in range(count)]
+        rows += [example(f"{age}p{n:02}", "preference", sources=(f"{age}{n:02}",)) for n in range(count)]
+    learnt = {row.id for row in rows if row.id.startswith("old")}
+    curation = Curation(token_budget=20_000, knowledge_share=0.6, preference_share=0.1)
+    selection = select(rows, curation, words_in, WINDOW, learnt)
+    found = set(chosen(selection))
+    assert {row.id for row in rows} - learnt <= found
+    assert cost(selection) < 0.5 * 20_000, "a short training"
+    assert cost(selection, origin="knowledge") == pytest.approx(0.6 * cost(selection), rel=0.05)
+    replayed = {kind: sum(name.startswith(kind) for name in found) for kind in ("oldc", "oldp")}
+    assert all(9 <= count <= 10 for count in replayed.values()), replayed
+
+
+def test_without_replay_knowledge_keeps_its_share():
+    """It is no reason to leave out what is new that all knowledge is known."""
+    rows = [knowledge(f"old{n:02}") for n in range(50)]
+    rows += [example(f"{age}{n}", sources=(f"{age}{n}",)) for age in ("old", "new") for n in range(5)]
+    learnt = {row.id for row in rows if row.id.startswith("old")}
+    selection = select(rows, Curation(knowledge_share=0.5, replay_share=0), words_in, WINDOW, learnt)
+    feedback = {row.id for row in selection.rows if row.origin == "feedback"}
+    assert feedback == {f"new{n}" for n in range(5)}
     assert cost(selection, origin="knowledge") >= 0.5 * cost(selection)
 
 
@@ -133,10 +163,10 @@ def test_a_round_goes_on_from_the_champion(operations: Operations):
     """The base cannot be gone on with; the corrections that the champion knew are asked again, come what may."""
     plan, first = learn(operations, *FIRST)
     assert plan["start"] is None
-    set_lora(operations, plan)
+    tell(operations, plan)
     plan, second = learn(operations, *SECOND, weights=b"2")
     assert plan["start"]["version"] == first
-    set_lora(operations, plan)
+    tell(operations, plan)
     versions = lineages(operations.settings.home)
     assert [run["version"] for run in versions[second]] == [second, first]
 
@@ -151,21 +181,44 @@ def test_a_round_goes_on_from_the_champion(operations: Operations):
 def test_another_rank_is_said(operations: Operations):
     """An adapter cannot change its size."""
     plan, first = learn(operations, *FIRST)
-    set_lora(operations, plan)
+    tell(operations, plan)
     operations.objective = replace_training(operations.objective, lora={"rank": 4})
     operations.store.add(*SECOND)
-    with pytest.raises(RatchetError, match=rf"^training.lora is not what {first} has.*warm_start = false"):
+    with pytest.raises(
+        RatchetError, match=rf"^training.lora is not of rank 16 and alpha 32 as {first}.*warm_start = false"
+    ):
         operations.begin_round(None)
+
+
+def test_another_base_model_is_said(operations: Operations):
+    """An adapter belongs to the weights that it was trained on."""
+    plan, first = learn(operations, *FIRST)
+    tell(operations, plan, base_model_sha256="0" * 64)
+    operations.store.add(*SECOND)
+    with pytest.raises(RatchetError, match=rf"is not the base model that {first} was trained on"):
+        operations.begin_round(None)
+
+
+def test_rows_of_a_stage_that_was_not_kept_are_new(operations: Operations):
+    """A champion that SFT made has learnt no pairs, though its dataset had some."""
+    plan, _ = learn(operations, *FIRST)
+    tell(operations, plan, chosen="sft")
+    operations.store.add(*SECOND)
+    under_way = operations.begin_round(None)
+    dataset = (
+        operations.settings.home / "datasets" / under_way["dataset_hash"] / "preference" / "train.parquet"
+    )
+    assert len(pyarrow.parquet.read_table(dataset)) == 2
 
 
 def test_what_went_on_from_a_persons_words_goes_with_them(operations: Operations):
     """A version has learnt all that the one before it had, though its own dataset holds none of their words."""
     plan, first = learn(operations, *FIRST)
-    set_lora(operations, plan)
+    tell(operations, plan)
     without = operations.objective.curation.model_copy(update={"replay_share": 0})
     operations.objective = operations.objective.model_copy(update={"curation": without})
     plan, second = learn(operations, *SECOND, weights=b"2")
-    set_lora(operations, plan)
+    tell(operations, plan)
     operations.store.add(*THIRD)
     under_way = operations.begin_round(None)
     document = operations.erase("ann", "oz")
@@ -176,9 +229,10 @@ def test_what_went_on_from_a_persons_words_goes_with_them(operations: Operations
     assert (operations.settings.home / "runs" / under_way["run"] / "failure.json").exists()
 
 
-def set_lora(operations: Operations, plan: dict) -> None:
-    """Let the run of `plan` say what its training would have said."""
+def tell(operations: Operations, plan: dict, chosen: str = "dpo", **said) -> None:
+    """Let run.json of `plan` say what its training would have said."""
     file = operations.settings.home / "runs" / plan["run"] / "run.json"
-    file.write_text(
-        json.dumps(json.loads(file.read_text()) | {key: plan[key] for key in ("recipe", "start")})
-    )
+    said |= {"chosen": chosen, "stages": {"sft": {}, "dpo": {}}}
+    said.setdefault("base_model_sha256", base_model_sha256(Path(plan["base_model"])))
+    made = json.loads(file.read_text()) | {key: plan[key] for key in ("recipe", "start")} | said
+    file.write_text(json.dumps(made))

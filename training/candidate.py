@@ -102,6 +102,7 @@ def _described(plan: Plan, adapter: Path, learnt: _Learnt) -> dict[str, Any]:
         "max_steps": plan.max_steps,
         "seed": plan.recipe.seed,
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "packages": {name: version(name) for name in PACKAGES} | {"python": python_version()},
         "rows": {kind: {"train": len(rows[kind]), "validation": len(learnt.held[kind])} for kind in rows},

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from feedback.errors import RatchetError
 from feedback.records import Event
 
 BASE = "base"
+LEARNS = {"sft": "sft", "dpo": "preference", "kto": "unpaired"}  # {stage: the kind of rows that it reads}
 
 
 def versions(home: Path) -> dict[str, Path]:
@@ -37,6 +38,17 @@ def lineages(home: Path) -> dict[str, list[dict[str, Any]]]:
         start = made.get("start") or {"version": BASE}
         found[version] = [made, *found.get(start["version"], [])]
     return found
+
+
+def stages_of(run: Mapping[str, Any] | None) -> list[str]:
+    """The stages that a version went through, as its run.json says; the base went through none."""
+    if run is None:
+        return []
+    stages, chosen = run["stages"], run["chosen"]
+    if chosen == "kto":
+        start = stages["kto"]["from"]
+        return [*(stages_of({**run, "chosen": start}) if start else []), "kto"]
+    return ["sft"] if chosen == "sft" else [name for name in ("sft", "dpo") if name in stages]
 
 
 def adapter_of(home: Path, version: str) -> Path | None:

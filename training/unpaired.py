@@ -1,15 +1,18 @@
 """Tuning on thumbs that have no partner: APO-zero without pairs, or KTO (Ethayarajh et al. 2024, arXiv 2402.01306)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset
 from peft import PeftModel
 from trl import KTOConfig, KTOTrainer
 
+from feedback.errors import RatchetError
 from training.base_model import load_model, load_tokenizer
 from training.device import Device, this_device
 from training.plan import Plan
+from training.rows import filled
 from training.stage import Stage, compact_head, lora, on_shared_disk, ordered, run_stage, trainer_settings
 
 
@@ -24,8 +27,14 @@ def train_kto(plan: Plan, rows: Dataset, start: Path | None, stage: Stage) -> No
 def kto_trainer(plan: Plan, rows: Dataset, start: Path | None, stage: Stage, device: Device) -> KTOTrainer:
     """TRL's trainer; the reference's log-probabilities are taken here, before the first step."""
     recipe, own = plan.recipe, plan.recipe.kto
-    rows = ordered(rows, own, recipe.seed, plan.max_steps, device)
-    rows = rows.select(interleaved(list(rows["label"])))
+    rows = ordered(rows, own, recipe.seed, plan.max_steps, replace(device, processes=1))
+    order = interleaved(list(rows["label"]))
+    rows = rows.select(order if device.processes == 1 else filled(order, own.batch_size))
+    if own.loss == "kto" and own.batch_size < 2 * device.processes:
+        raise RatchetError(
+            f'training.kto.loss = "kto" compares the answers of a batch, and {device.processes} processes have one '
+            "each; start fewer, or raise training.kto.batch_size"
+        )
     if own.loss == "kto":
         rows = _with_neighbours(rows, own.batch_size)
     rows = on_shared_disk(rows, stage, device)

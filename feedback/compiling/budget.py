@@ -1,6 +1,7 @@
 """Which compiled rows one training may cost: a joint token budget with a share for each source."""
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,9 +44,9 @@ def select(
     of the budget; newest feedback comes first, knowledge goes round the topics. Unpaired rows without a share are
     not trained on: all are kept, and cost nothing.
 
-    A training that goes on from a version names the rows that it has `learnt`, by id: new ones take turns with
-    those, by the replay's share of the tokens, and no more is spent than keeps that share. RatchetError when there
-    are no new ones.
+    A training that goes on from a version names the rows that it has `learnt`, by id. In each kind new ones then
+    take turns with those, by the replay's share of the tokens, and no more is spent than all new ones ask for.
+    RatchetError when there are no new ones.
     """
     taught = {"sft", "preference"} | ({"unpaired"} if curation.unpaired_share else set())
     count_tokens = lru_cache(4096)(count_tokens)  # prompts repeat
@@ -58,14 +59,21 @@ def select(
     knowledge = _around_the_topics(row for row in training if row.origin == "knowledge")
     supervised = _newest_first(row for row in training if row.origin == "feedback" and row.kind == "sft")
     pairs = _newest_first(row for row in training if row.kind == "preference")
-    thumbs = _newest_first(row for row in training if row.kind == "unpaired")
+    in_pairs = {source for row in pairs for source in row.sources}
+    thumbs = _newest_first(
+        row for row in training if row.kind == "unpaired" and not in_pairs.intersection(row.sources)
+    )
     budget = curation.token_budget
+    at_most = {
+        "preference": int(curation.preference_share * budget),
+        "unpaired": int(curation.unpaired_share * budget),
+    }
     if learnt:
+        budget, at_most = _with_replay(training, learnt, curation, at_most, tokens)
         knowledge, supervised, pairs, thumbs = (
             list(_in_turn(found, learnt, curation.replay_share, tokens))
             for found in (knowledge, supervised, pairs, thumbs)
         )
-        budget = min(budget, _with_replay(training, learnt, curation.replay_share, tokens))
 
     room = _feedback_room(curation.knowledge_share, budget, sum(tokens[row.id] for row in knowledge))
     # A share of what can be trained on: on a small home the whole budget would be no limit.
@@ -73,8 +81,8 @@ def select(
     purse = _Purse(
         tokens, whole * curation.max_share_per_person, whole * curation.max_share_per_cluster, excluded
     )
-    chosen_pairs = purse.spend(pairs, min(room, int(curation.preference_share * budget)))
-    chosen_thumbs = purse.spend(thumbs, min(room - purse.spent, int(curation.unpaired_share * budget)))
+    chosen_pairs = purse.spend(pairs, min(room, at_most["preference"]))
+    chosen_thumbs = purse.spend(thumbs, min(room - purse.spent, at_most["unpaired"]))
     chosen_supervised = purse.spend(supervised, room - purse.spent)
     chosen_knowledge = purse.spend(knowledge, budget - purse.spent)
     chosen_knowledge, *chosen_feedback = _keep_share(
@@ -109,24 +117,42 @@ def _longest(row: Example, count: Callable[[str], int]) -> int:
 
 
 def _with_replay(
-    training: Iterable[Example], learnt: Collection[str], share: float, tokens: Mapping[str, int]
-) -> int:
-    """What all new rows cost with so much replay that it has its share."""
-    new = sum(tokens[row.id] for row in training if row.id not in learnt)
+    training: Iterable[Example],
+    learnt: Collection[str],
+    curation: Curation,
+    at_most: Mapping[str, int],
+    tokens: Mapping[str, int],
+) -> tuple[int, dict[str, int]]:
+    """The budget in which all new rows find room: each kind beside its replay, feedback beside its knowledge.
+
+    Beside it what pairs and unpaired rows may take of it, which is not more than `at_most`.
+    """
+    new: Counter[str] = Counter()
+    for row in training:
+        if row.id not in learnt:
+            new["knowledge" if row.origin == "knowledge" else row.kind] += tokens[row.id]
     if not new:
         raise RatchetError(
             "nothing new to train on since the champion was made; collect more feedback or import knowledge, or "
             "begin from the base model (training.warm_start = false)"
         )
-    return int(new / (1 - share))
+    both = {kind: new[kind] / (1 - curation.replay_share) for kind in ("knowledge", "sft", *at_most)}
+    limits = {kind: min(limit, math.ceil(both[kind])) for kind, limit in at_most.items()}
+    knowledge, feedback = both["knowledge"], both["sft"] + sum(limits.values())
+    if curation.knowledge_share < 1:
+        knowledge = max(knowledge, feedback * curation.knowledge_share / (1 - curation.knowledge_share))
+    return min(curation.token_budget, math.ceil(knowledge + feedback)), limits
 
 
 def _in_turn(
     rows: Sequence[Example], learnt: Collection[str], share: float, tokens: Mapping[str, int]
 ) -> Iterator[Example]:
-    """New and learnt rows in turn, each in its order: of any beginning about `share` of the tokens is learnt."""
+    """New and learnt rows in turn, each in its order: of any beginning about `share` of the tokens is learnt.
+
+    Without a share the new ones come first; of learnt ones knowledge alone follows, which has a share of its own.
+    """
     new = [row for row in reversed(rows) if row.id not in learnt]
-    old = [row for row in reversed(rows) if row.id in learnt and share]
+    old = [row for row in reversed(rows) if row.id in learnt and (share or row.origin == "knowledge")]
     spent_new = spent_old = 0
     while new or old:
         if old and (not new or (1 - share) * (spent_old + tokens[old[-1].id]) <= share * spent_new):
@@ -140,7 +166,7 @@ def _in_turn(
 def _feedback_room(share: float, budget: int, knowledge_tokens: int) -> int:
     """The tokens that feedback may take so that knowledge can keep its share."""
     room = (1 - share) * budget
-    return int(room if share == 0 else min(room, knowledge_tokens * (1 - share) / share))
+    return math.floor(round(room if share == 0 else min(room, knowledge_tokens * (1 - share) / share), 6))
 
 
 class _Purse:

@@ -28,15 +28,14 @@ class Curation(BaseModel):
     min_confidence: float = Field(0.6, ge=0, lt=1)  # of a label that several people settle
     suspicion_limit: float = Field(0.99, gt=0, lt=1)  # one honest crowd in a hundred has anybody above it
     help_lines: tuple[str, ...] = ()  # telephone numbers that are nobody's own: they stay in every text
-    token_budget: int = Field(72_000, ge=1)  # supervised and preference rows together
+    token_budget: int = Field(72_000, ge=1)  # all that is trained on
     max_share_per_person: float = Field(0.1, gt=0, le=1)  # of what is trained on, on end users' word alone
     max_share_per_cluster: float = Field(0.1, gt=0, le=1)  # the same
     stale_half_life: float = Field(4, gt=0)  # versions after which a rejected answer weighs half
     knowledge_share: float = Field(0.6, ge=0, le=1)  # at least, of what is trained on
     preference_share: float = Field(0.15, ge=0, le=1)  # at most, of the budget
-    replay_share: float = Field(0.5, ge=0, lt=1)  # of a warm start's tokens: what the champion knows
-    # At most, of the budget; at 0 nothing is trained on thumbs, and datasets have the hashes that they had before.
-    unpaired_share: float = Field(0, ge=0, le=1, exclude_if=lambda share: share == 0)
+    replay_share: float = Field(0.5, ge=0, lt=1)  # of each kind in a warm start: what the champion knows
+    unpaired_share: float = Field(0, ge=0, le=1)  # at most, of the budget; at 0 nothing is trained on thumbs
 
     @field_validator("boilerplate", "leftovers")
     @classmethod

@@ -7,7 +7,7 @@ import shutil
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -107,15 +107,10 @@ def manifests(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda manifest: manifest["created_at"])
 
 
-def trained_rows(folder: Path) -> set[str]:
-    """The ids of the rows that a training on the dataset in `folder` learns from."""
-    settings = open_dataset(folder)["settings"]
-    taught = (
-        ("sft", "preference", "unpaired")
-        if settings["curation"].get("unpaired_share")
-        else ("sft", "preference")
-    )
-    files = (folder / kind / "train.parquet" for kind in taught)
+def trained_rows(folder: Path, kinds: Iterable[str]) -> set[str]:
+    """The ids of the rows of these kinds that a training on the dataset in `folder` learns from."""
+    open_dataset(folder)
+    files = (folder / kind / "train.parquet" for kind in kinds)
     return {
         row
         for file in files
