@@ -322,6 +322,8 @@ def test_an_erasure_ends_a_search_on_what_is_erased(tmp_path: Path):
         trial = RunFolder(folder.path / f"{folder.name}-{number:02d}")
         trial.path.mkdir()
         trial.write(name, ended[0])
+    left = folder.path / f"{folder.name}-00" / "dpo"  # by a kill between the trial's numbers and its clearing
+    left.mkdir()
     at = datetime(2026, 11, 20, tzinfo=UTC)
     payload = {"person": "somebody", "datasets": ["cafe"], "versions": [], "suites": []}
     assert unfinished(tmp_path) is not None
@@ -330,3 +332,15 @@ def test_an_erasure_ends_a_search_on_what_is_erased(tmp_path: Path):
         clear(tmp_path, store, survey(tmp_path, store, "ann"))
     assert [one["number"] for one in trials(folder)] == [0]
     assert not (folder.path / f"{folder.name}-01").exists() and unfinished(tmp_path) is None
+    assert not left.exists()
+
+
+def test_a_search_whose_start_is_gone_does_not_go_on(tmp_path: Path):
+    """An erasure that took the champion of a warm start does not stop every later search."""
+    folder, plan, _ = finished_search(tmp_path, [-1.0])
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    folder.write("plan.json", plan | {"start": {"adapter": str(adapter)}})
+    assert unfinished(tmp_path) is not None
+    adapter.rmdir()
+    assert unfinished(tmp_path) is None
