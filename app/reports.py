@@ -84,11 +84,15 @@ class Report:
         return found
 
     def losses(self) -> dict[str, list[tuple[int, float]]]:
-        """(step, loss) by training stage; what was trained again after a stop counts once."""
+        """(step, loss) by training stage."""
+        return self.course("loss")
+
+    def course(self, figure: str) -> dict[str, list[tuple[int, float]]]:
+        """(step, value) of a figure by training stage; what was trained again after a stop counts once."""
         found: dict[str, dict[int, float]] = {}
         for line in self.progress:
-            if "loss" in line:
-                found.setdefault(line["stage"], {})[line["step"]] = line["loss"]
+            if figure in line:
+                found.setdefault(line["stage"], {})[line["step"]] = line[figure]
         return {stage: sorted(points.items()) for stage, points in found.items()}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.door import Ask
-from app.run_folder import RunFolder, only_round
+from app.run_folder import RunFolder, figures_in_words, only_round
 from app.settings import Settings, login
 from eval.exam import Evaluation
 from eval.gate import Decision, beside_judge, beside_lean, beside_withdrawn, decide
@@ -296,14 +296,9 @@ def _progress_lines(run: RunFolder, child: subprocess.Popen) -> Iterator[str]:
 
 
 def _in_words(progress: dict[str, Any]) -> str:
-    words = f"{progress['stage']} {progress.get('step', 0)}/{progress.get('steps', 0)}"
-    if progress.get("loss") is not None:
-        words += f", loss {progress['loss']:.3f}"
-    if progress.get("tokens_per_s"):
-        words += f", {progress['tokens_per_s']:.0f} tokens/s"
-    if progress.get("seconds_left") is not None:
-        words += f", {progress['seconds_left']:.0f} s left"
-    return words
+    done = f"{progress['stage']} {progress.get('step', 0)}/{progress.get('steps', 0)}"
+    left = progress.get("seconds_left")
+    return ", ".join([done, *figures_in_words(progress), *([] if left is None else [f"{left:.0f} s left"])])
 
 
 def _reason(run: RunFolder, module: str, code: int, log_name: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +16,12 @@ from feedback.errors import RatchetError
 
 PATIENCE_S = 1  # whoever looks whether a round runs holds the lock for a moment
 ROUND, SEARCH = "round.json", "tune.json"  # who works on a round, and on a search
+FIGURES = {  # of a training step, as progress.jsonl has them, and how they are said
+    "loss": "loss {:.3f}",
+    "learning_rate": "learning rate {:.1e}",
+    "grad_norm": "gradient norm {:.3g}",
+    "tokens_per_s": "{:.0f} tokens/s",
+}
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,11 @@ def is_held(home: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def figures_in_words(line: Mapping[str, Any]) -> list[str]:
+    """What a line of progress.jsonl says of a training step; nothing where it tells of other work."""
+    return [words.format(line[name]) for name, words in FIGURES.items() if name in line]
 
 
 def write_document(file: Path, document: Any) -> None:

@@ -124,7 +124,7 @@ def test_a_round_is_started_watched_and_promoted(browser: Browser, site: tuple[s
     expect(page.locator("#start")).to_have_count(0)
 
     expect(page.locator("#live .steps .now")).to_be_visible(timeout=SLOW)
-    expect(page.locator("#live svg.curve")).to_be_visible(timeout=SLOW)
+    expect(page.locator("#live svg.curve").first).to_be_visible(timeout=SLOW)
     expect(page.locator("#live")).to_contain_text(re.compile(r"\d+ of \d+"))
     assert serious(page) == []
 

@@ -135,8 +135,8 @@ def timeline(caption: str, moments: Sequence[Moment]) -> str:
     )
 
 
-def curve(points: Sequence[tuple[int, float]], steps: int, caption: str) -> str:
-    """A line through (step, value) on a scale of `steps`, with what it says as text."""
+def curve(points: Sequence[tuple[int, float]], steps: int, caption: str, number: str = ".3f") -> str:
+    """A line through (step, value) on a scale of `steps`, with what it says as text, as `number` writes it."""
     values = [value for _, value in points]
     low, high = min(values), max(values)
     height = (high - low) or 1.0
@@ -144,13 +144,14 @@ def curve(points: Sequence[tuple[int, float]], steps: int, caption: str) -> str:
         f"{100 * step / max(steps, 1):.2f},{40 - 36 * (value - low) / height - 2:.2f}"
         for step, value in points
     )
-    summary = f"{caption}: {values[0]:.3f} at step {points[0][0]}, {values[-1]:.3f} at step {points[-1][0]} of {steps}"
+    first, last = (format(value, number) for value in (values[0], values[-1]))
+    summary = f"{caption}: {first} at step {points[0][0]}, {last} at step {points[-1][0]} of {steps}"
     return (
         f"<figure class='plot'><figcaption>{html.escape(caption)} "
-        f"<span class='now'>{values[-1]:.3f}</span></figcaption>"
+        f"<span class='now'>{last}</span></figcaption>"
         f"<svg class='curve' viewBox='0 0 100 40' preserveAspectRatio='none' role='img' "
         f"aria-label='{html.escape(summary)}'><polyline points='{path}' /></svg>"
-        f"<p class='axis'><span>{values[0]:.3f} at step {points[0][0]}</span>"
+        f"<p class='axis'><span>{first} at step {points[0][0]}</span>"
         f"<span>step {points[-1][0]} of {steps}</span></p></figure>"
     )
 

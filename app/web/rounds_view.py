@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from app.reports import STEPS, Case, Report, Score
+from app.run_folder import figures_in_words
 from app.schedule import Outlook
 from app.web import wording
 from app.web.plots import Whisker, columns, curve, differences, whiskers
@@ -31,6 +32,7 @@ STEP_NAMES = dict(
     )
 )
 STAGE_NAMES = {"sft": "Loss on answers", "dpo": "Loss on preferences", "kto": "Loss on thumbs"}
+COURSES = {"grad_norm": ("Gradient norm", ".3g"), "learning_rate": ("Learning rate", ".1e")}
 EVENT_NAMES = {
     "promote": "promoted a version",
     "rollback": "rolled back",
@@ -84,7 +86,8 @@ def searching(found: Mapping[str, Any]) -> str:
     """The card of a search for settings that runs."""
     ended = wording.count(found["trials_ended"], "trial")
     left = f"{wording.duration(found['seconds_left'])} left in this step" if "seconds_left" in found else ""
-    return _card("Runs now", f"{found['search']}: settings", f"{ended} ended<br>{left}")
+    said = "<br>".join(filter(None, (f"{ended} ended", left, " · ".join(figures_in_words(found)))))
+    return _card("Runs now", f"{found['search']}: settings", said)
 
 
 def coming(outlook: Outlook, now: datetime, queue: int) -> str:
@@ -123,7 +126,7 @@ def live(report: Report | None) -> str:
     facts = " · ".join(filter(None, (done, _time_left(report), pace)))
     return (
         f"<section class='sheet'><h2>{report.name} runs</h2>{_stepper(report)}"
-        f"{bar}<p class='quiet'>{facts}</p>{_curves(report)}</section>"
+        f"{bar}<p class='quiet'>{facts}</p>{_curves(report)}{_courses(report)}</section>"
     )
 
 
@@ -275,6 +278,16 @@ def _curves(report: Report) -> str:
         curve(points, _steps(report, stage), STAGE_NAMES[stage]) for stage, points in report.losses().items()
     ]
     return f"<div class='two'>{''.join(shown)}</div>" if shown else ""
+
+
+def _courses(report: Report) -> str:
+    """How gradient and learning rate go in the stage that trains now."""
+    shown = [
+        curve(points, _steps(report, report.step), caption, number)
+        for figure, (caption, number) in COURSES.items()
+        if (points := report.course(figure).get(report.step))
+    ]
+    return f"<div class='two small'>{''.join(shown)}</div>" if shown else ""
 
 
 def _steps(report: Report, stage: str) -> int:
