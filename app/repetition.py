@@ -33,7 +33,7 @@ def repeat(settings: Settings, name: str, log: Log) -> dict[str, Any]:
         again.path.mkdir(exist_ok=True)
         again.write("plan.json", plan)
         command = f"ratchet repeat {name}"
-        run_job("training.job", settings, again, "training.log", log, made["threads"], command)
+        run_job("training.job", settings, again, "training.log", log, made["threads"], command, watched=False)
         remade = read_run(again.path)
         document = compare(made, remade, _losses(run, made), _losses(again, remade))
         if document["equal"]:

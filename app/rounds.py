@@ -26,6 +26,7 @@ from eval.suites import Suite
 from feedback.compiling.dataset import pairs_in_words
 from feedback.errors import RatchetError
 from training.registry import stages_of
+from training.trackers import VARIABLE, own_places, trackers
 
 Log = Callable[[str], None]
 
@@ -215,20 +216,25 @@ def run_job(
     log: Log,
     threads: int | None = None,
     command: str = ROUND,
+    watched: bool = True,
 ) -> None:
     """Run `python -m module RUN` to its end, showing its progress; RatchetError with its reason when it fails.
 
     The job knows only rounds: its reason is told with the `command` that goes on with it.
-    RATCHET_LAUNCHER may hold a prefix (torchrun --no-python ..., srun ...) that carries the training.
+    RATCHET_LAUNCHER may hold a prefix (torchrun --no-python ..., srun ...) that carries the training, and
+    RATCHET_REPORT_TO the trackers that watch it where it is `watched`.
     """
+    watch = os.environ.get(VARIABLE, "") if watched else ""
+    trackers(watch)
     (run.path / "failure.json").unlink(missing_ok=True)
     # What is installed beside Python comes before all else: a launcher is found there, and what it starts.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     command = [sys.executable, "-m", module, str(run.path)]
     if module == "training.job" and (launcher := _launcher(path)):
         command = [sys.executable, "-m", "training.background", *launcher, *command]
-    environment = os.environ | {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
-    environment |= {"RATCHET_OBJECTIVE": str(settings.objective), "PATH": path}
+    environment = own_places(settings.home) | os.environ | {"PATH": path, VARIABLE: watch}
+    environment |= {"RATCHET_HOME": str(settings.home), "RATCHET_CACHE": str(settings.cache)}
+    environment |= {"RATCHET_OBJECTIVE": str(settings.objective)}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     with (run.path / log_name).open("ab") as output:

@@ -25,6 +25,7 @@ from app.settings import Settings, login
 from eval.bootstrap import interval
 from eval.objective import Gate, Objective
 from feedback.errors import RatchetError
+from training.interruption import Obstacle
 from training.recipe import Recipe
 from training.search import LOOKS, MIX, Point, Study, due, merged, point_of, settings_of, space
 
@@ -155,6 +156,8 @@ def _outcome(settings: Settings, trial: RunFolder, study: Study, number: int, lo
         _train(settings, trial, watch)
     except _Hopeless:
         outcome, because = "pruned", "its validation loss lay above the median of the others"
+    except Obstacle:
+        raise
     except RatchetError as error:
         if trial.has("failure.json") and trial.read("failure.json")["resumable"]:
             raise

@@ -344,3 +344,15 @@ def test_a_search_whose_start_is_gone_does_not_go_on(tmp_path: Path):
     assert unfinished(tmp_path) is not None
     adapter.rmdir()
     assert unfinished(tmp_path) is None
+
+
+def test_tracker_that_is_not_there_stops_the_search(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It stands in the way of every trial, so none is called failed; mended, the search goes on."""
+    bring_in(settings, tmp_path)
+    objective = load_domain(settings)
+    monkeypatch.setenv("RATCHET_REPORT_TO", "nobody")
+    with pytest.raises(RatchetError, match="RATCHET_REPORT_TO names 'nobody'"):
+        tune(settings, objective, open_door(settings, objective), Limit(1, max_steps=1), lambda line: None)
+    assert trials(unfinished(settings.home)) == []

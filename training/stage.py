@@ -25,6 +25,7 @@ from training.interruption import Interruption
 from training.progress import ProgressFile, StepReport, last_checkpoint
 from training.recipe import Dpo, Kto, Recipe, Sft
 from training.rows import filled, training_order
+from training.trackers import attach
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _own_rows(stage: Stage, own: Sft | Dpo | Kto, device: Device) -> int:
 
 def run_stage(stage: Stage, trainer: Trainer) -> None:
     """Train from the last whole checkpoint or from the start; leaves the adapter and, last, stage.json."""
+    attach(trainer, stage.folder.parent, stage.name)
     trainer.add_callback(StepReport(stage.name, stage.progress, stage.interruption))
     checkpoint = last_checkpoint(stage.checkpoints)
     with compact_head():

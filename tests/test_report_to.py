@@ -1,0 +1,136 @@
+"""RATCHET_REPORT_TO: a training can be watched by an experiment tracker, and learns the same."""
+
+import json
+import os
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_launchers import TWO, launched
+from test_training import QUICK, ROOT, _hit, finished, new_run
+from tiny import tiny_model
+
+from app.rounds import run_job
+from app.run_folder import RunFolder
+from app.settings import Settings
+from training.interruption import Obstacle
+from training.progress import ProgressFile
+from training.trackers import TRACKERS, VARIABLE, trackers
+
+# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+SAYS = """
+import json, os, sys
+from pathlib import Path
+names = ("RATCHET_REPORT_TO", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "TRACKIO_DIR")
+Path(sys.argv[1], "told.json").write_text(json.dumps({name: os.environ.get(name) for name in names}))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the killed run and the one beside it both have."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def logged(run: Path, stage: str, figure: str) -> list[tuple[int, float]]:
+    """(step, value) of a figure, as TensorBoard reads them."""
+    events = EventAccumulator(str(run / "tensorboard" / stage))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(f"train/{figure}")]
+
+
+def reported(run: Path, stage: str, figure: str) -> list[tuple[int, float]]:
+    """The same, as progress.jsonl has them; TensorBoard keeps 32 bits."""
+    lines = ProgressFile(run / "progress.jsonl").stage(stage)
+    return [(step, pytest.approx(line[figure], rel=1e-6)) for step, line in lines.items()]
+
+
+def test_killed_training_goes_on_in_the_same_log_and_learns_the_same(tmp_path, model, monkeypatch):
+    """What TensorBoard shows is what progress.jsonl says, from the first start's steps to the second one's; the
+    adapter is that of a training that nobody watched, to the byte.
+    """
+    recipe = QUICK | {"sft": {"epochs": 12}}  # 24 steps
+    unwatched = new_run(tmp_path / "unwatched", model, preference=(8, 0), recipe=recipe, max_steps=24)
+    alone = finished(unwatched)
+    assert not (unwatched / "tensorboard").exists()
+    run = new_run(tmp_path / "watched", model, preference=(8, 0), recipe=recipe, max_steps=24)
+    monkeypatch.setenv(VARIABLE, "tensorboard")
+    assert _hit(run, signal.SIGKILL, after_step=9) == -signal.SIGKILL
+    before = logged(run, "sft", "loss")
+    made = finished(run)
+    assert made["adapter_sha256"] == alone["adapter_sha256"]
+    for figure in ("loss", "grad_norm", "learning_rate"):
+        found = logged(run, "sft", figure)
+        assert dict(found) == dict(reported(run, "sft", figure)) and max(found)[0] == 24
+    assert len(before) >= 9 and logged(run, "sft", "loss")[: len(before)] == before
+    assert logged(run, "dpo", "loss") == reported(run, "dpo", "loss")
+
+
+def test_two_processes_write_once(tmp_path, model, monkeypatch):
+    """Each step is logged by the first process alone."""
+    run = new_run(tmp_path, model, sft=(8, 0), max_steps=2)
+    monkeypatch.setenv(VARIABLE, "tensorboard")
+    launched(run, TWO)
+    assert logged(run, "sft", "loss") == reported(run, "sft", "loss")
+    assert len(list((run / "tensorboard" / "sft").iterdir())) == 1
+
+
+def test_names_are_read_once_each():
+    """Parted by commas, spaces or not; nothing is asked for by default."""
+    assert trackers("") == () and trackers(" , ") == ()
+    assert trackers("tensorboard, tensorboard") == ("tensorboard",)
+
+
+def test_unknown_tracker_is_refused():
+    """The line says which there are."""
+    with pytest.raises(Obstacle, match=r"'wandb'; it takes mlflow, tensorboard, trackio"):
+        trackers("tensorboard,wandb")
+
+
+@pytest.mark.parametrize("name", [name for name in TRACKERS if find_spec(name) is None])
+def test_tracker_that_is_not_installed_is_refused_before_training(tmp_path, model, monkeypatch, name):
+    """The line names the extra, and the round can go on once that is installed."""
+    run = new_run(tmp_path, model)
+    monkeypatch.setenv(VARIABLE, name)
+    with pytest.raises(
+        Obstacle, match=rf"{name}, which is not installed; run `.*pip install -e '\.\[{name}\]'`"
+    ):
+        launched(run, "")
+    assert [file.name for file in run.iterdir()] == ["plan.json"]
+    assert RunFolder(run).can_go_on()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_trackers_keep_to_the_home_unless_told_otherwise(tmp_path, monkeypatch, watched):
+    """MLflow and Trackio write there; a server that the environment names is taken. A repetition is not watched."""
+    (tmp_path / "says.py").write_text(SAYS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    monkeypatch.setenv(VARIABLE, "tensorboard")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "TRACKIO_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    run = RunFolder(tmp_path)
+
+    def told() -> dict[str, str]:
+        settings = Settings(home=tmp_path / "home", objective=tmp_path, cache=tmp_path)
+        run_job("says", settings, run, "log", print, watched=watched)
+        return json.loads((tmp_path / "told.json").read_text())
+
+    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/home/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "ratchet"}
+    own |= {"TRACKIO_DIR": str(tmp_path / "home" / "trackio")}
+    assert told() == own | {VARIABLE: "tensorboard" if watched else ""}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert told()["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
