@@ -127,6 +127,10 @@ def _training(lineage: Lineage) -> str:
         f"LoRA of rank {recipe['lora']['rank']} and alpha {recipe['lora']['alpha']} on all linear layers, seed "
         f"{run['seed']}: {steps}. Chosen: {run['chosen']}; {run['chosen_because']}."
     )
+    if "energy_wh" in run:
+        lines.append(
+            f"Energy of the training, an estimate: {run['energy_wh']:,.2f} Wh; {run['energy_from']}."
+        )
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
     lines.append(
         f"Run {run['run']} on {run['device']}, {run['ended_at'][:10]}, with {packages}.\n\n"

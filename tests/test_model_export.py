@@ -117,6 +117,8 @@ def decided(run: Path, base: Path, name: str) -> None:
         "chosen": "dpo",
         "chosen_because": "it ranks better",
         "ended_at": "2026-11-23T04:50:12+00:00",
+        "energy_wh": 7.5,
+        "energy_from": "12 W for each busy core",
     }
     decision = {
         "round": run.name,
@@ -263,6 +265,7 @@ def test_the_card_says_where_a_version_is_from(ratchet, tmp_path):
             "| question-answer pairs that were imported | 3 |",
             "| sft | 345 | 64 |",
             "| sft: correction | 98 |",
+            "Energy of the training, an estimate: 7.50 Wh; 12 W for each busy core.",
             "**promote**",
             "| similarity | 0.680 | 0.710 | +0.030 [+0.011, +0.049] | 240 |",
             "95% interval",

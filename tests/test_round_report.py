@@ -67,6 +67,8 @@ def finish(home: Path, name: str, champion: str, version: str, **decided) -> Run
         "device": "cpu",
         "wall_s": 30.0,
         "cpu_s": 45.0,
+        "energy_wh": 0.15,
+        "energy_from": "12 W for each busy core",
         "stages": {"sft": stage, "dpo": stage},
     }
     run.write("run.json", made)
@@ -221,6 +223,7 @@ def test_everything_is_told_in_its_order(home: Path):
         "Examining the champion 7 s",
         "all 38 s",
         "Trained on 2 processors: 45 s of processor time in 30 s",
+        "Energy of the training, an estimate: 0.15 Wh; 12 W for each busy core.",
     )
     place = 0
     for part in parts:

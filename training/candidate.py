@@ -20,6 +20,8 @@ from datasets import Dataset
 from feedback.errors import RatchetError
 from training.base_model import base_model_sha256, load_tokenizer
 from training.choice import Validation, choose, choose_after_thumbs, validate
+from training.device import this_device
+from training.energy import this_machine
 from training.interruption import Interruption, Obstacle
 from training.plan import Plan, read_plan
 from training.preference import train_dpo
@@ -62,7 +64,8 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
     if torch.cuda.is_available():  # "cuda" is this process's own from here on
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     first = os.environ.get("RANK", FIRST_PROCESS) == FIRST_PROCESS
-    progress = ProgressFile(run_dir / "progress.jsonl", writes=first)
+    meter = this_machine(this_device().processes)
+    progress = ProgressFile(run_dir / "progress.jsonl", first, meter)
     before = {what: progress.spent(what) for what in ("elapsed_s", "cpu_s")}
     started_at = progress.started_at() or _now()
 
@@ -73,6 +76,8 @@ def make_candidate(run_dir: Path, interruption: Interruption) -> None:
     run = _described(plan, adapter, learnt) | {
         "wall_s": round(before["elapsed_s"] + time.monotonic() - clock, 1),
         "cpu_s": round(before["cpu_s"] + time.process_time(), 1),
+        "energy_wh": round(progress.joules() / 3600, 3),
+        "energy_from": meter.source,
         "started_at": started_at,
         "ended_at": _now(),
     }

@@ -13,6 +13,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from feedback.errors import RatchetError
+from training.energy import Meter
 from training.interruption import Cancelled, Interruption
 
 # DPO has both; KTO the margin, where a batch has liked and disliked answers
@@ -23,14 +24,18 @@ WHOLE = "whole"  # a checkpoint holds this file once everything else in it is wr
 class ProgressFile:
     """progress.jsonl of a run; a later line for the same stage and step replaces an earlier one."""
 
-    def __init__(self, file: Path, writes: bool = True) -> None:
+    def __init__(self, file: Path, writes: bool = True, meter: Meter | None = None) -> None:
         self._file = file
         self._writes = writes  # only one process of a launched group does
+        self._meter = meter
+        self._earlier_j = max((line.get("energy_j", 0.0) for line in self._lines()), default=0.0)
 
     def add(self, line: dict[str, Any]) -> None:
         """Append one line and flush it; a line cut short by a kill is closed first."""
         if not self._writes:
             return
+        if self._meter:
+            line = line | {"energy_j": round(self.joules(), 1)}
         with self._file.open("a+b") as opened:
             if opened.tell() and not self._file.read_bytes().endswith(b"\n"):
                 opened.write(b"\n")
@@ -53,6 +58,10 @@ class ProgressFile:
         """Seconds that the stages have spent so far: `what` is "elapsed_s" or "cpu_s"."""
         last = {line["stage"]: line.get(what, 0.0) for line in self._lines()}
         return sum(last.values())
+
+    def joules(self) -> float:
+        """What the run has taken until now, over all its starts; of this one without a meter nothing."""
+        return self._earlier_j + (self._meter.joules() if self._meter else 0.0)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         if not self._file.exists():

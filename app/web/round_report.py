@@ -339,6 +339,8 @@ def _cost(report: Report) -> str:
         beside = "" if made["device"] == "cpu" else f" beside {text(made['device'])}"
         took = f"{duration(made['cpu_s'])} of processor time in {duration(made['wall_s'])}"
         used = f"<p>Trained on {count(made['threads'], 'processor')}{beside}: {took}, with loading.</p>"
+    if "energy_wh" in made:
+        used += f"<p>Energy of the training, an estimate: {made['energy_wh']:,.2f} Wh; {text(made['energy_from'])}.</p>"
     heads = ("step", "time", "tokens", "tokens/s")
     return _section("cost", "Cost", _table("What each step took", heads, rows) + used)
 
