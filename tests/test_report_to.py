@@ -2,15 +2,14 @@
 
 import json
 import os
-import signal
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_launchers import TWO, launched
-from test_training import QUICK, ROOT, _hit, finished, new_run
+from test_launchers import TWO, cut_short, launched
+from test_training import QUICK, ROOT, finished, new_run
 from tiny import tiny_model
 
 from app.rounds import run_job
@@ -33,7 +32,7 @@ Path(sys.argv[1], "told.json").write_text(json.dumps({name: os.environ.get(name)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """As the killed run and the one beside it both have."""
+    """A tiny model gains nothing from a second one."""
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -59,34 +58,34 @@ def reported(run: Path, stage: str, figure: str) -> list[tuple[int, float]]:
     return [(step, pytest.approx(line[figure], rel=1e-6)) for step, line in lines.items()]
 
 
-def test_killed_training_goes_on_in_the_same_log_and_learns_the_same(tmp_path, model, monkeypatch):
-    """What TensorBoard shows is what progress.jsonl says, from the first start's steps to the second one's; the
-    adapter is that of a training that nobody watched, to the byte.
+def test_watched_training_learns_the_same(tmp_path, model, monkeypatch):
+    """Both stages are logged as progress.jsonl has them; the adapter is that of a training that nobody watched, to
+    the byte, and that one left no log.
     """
-    recipe = QUICK | {"sft": {"epochs": 12}}  # 24 steps
-    unwatched = new_run(tmp_path / "unwatched", model, preference=(8, 0), recipe=recipe, max_steps=24)
-    alone = finished(unwatched)
-    assert not (unwatched / "tensorboard").exists()
-    run = new_run(tmp_path / "watched", model, preference=(8, 0), recipe=recipe, max_steps=24)
+    alone, watched = (
+        new_run(tmp_path / name, model, preference=(8, 0), max_steps=4) for name in ("alone", "watched")
+    )
+    expected = finished(alone)
     monkeypatch.setenv(VARIABLE, "tensorboard")
-    assert _hit(run, signal.SIGKILL, after_step=9) == -signal.SIGKILL
+    assert finished(watched)["adapter_sha256"] == expected["adapter_sha256"]
+    for stage in ("sft", "dpo"):
+        for figure in ("loss", "grad_norm", "learning_rate"):
+            assert logged(watched, stage, figure) == reported(watched, stage, figure)
+    assert not (alone / "tensorboard").exists()
+
+
+def test_training_of_two_processes_is_logged_once_and_goes_on_in_the_same_log(tmp_path, model, monkeypatch):
+    """The first process alone writes; after the round was killed the next start adds what is missing."""
+    run = new_run(tmp_path, model, recipe=QUICK | {"sft": {"epochs": 22}})  # 44 steps
+    monkeypatch.setenv(VARIABLE, "tensorboard")
+    cut_short(run, TWO, after_step=5)
     before = logged(run, "sft", "loss")
-    made = finished(run)
-    assert made["adapter_sha256"] == alone["adapter_sha256"]
-    for figure in ("loss", "grad_norm", "learning_rate"):
-        found = logged(run, "sft", figure)
-        assert dict(found) == dict(reported(run, "sft", figure)) and max(found)[0] == 24
-    assert len(before) >= 9 and logged(run, "sft", "loss")[: len(before)] == before
-    assert logged(run, "dpo", "loss") == reported(run, "dpo", "loss")
-
-
-def test_two_processes_write_once(tmp_path, model, monkeypatch):
-    """Each step is logged by the first process alone."""
-    run = new_run(tmp_path, model, sft=(8, 0), max_steps=2)
-    monkeypatch.setenv(VARIABLE, "tensorboard")
-    launched(run, TWO)
-    assert logged(run, "sft", "loss") == reported(run, "sft", "loss")
+    assert 5 < len(before) < 44 and before == reported(run, "sft", "loss")
     assert len(list((run / "tensorboard" / "sft").iterdir())) == 1
+    finished(run)
+    found = logged(run, "sft", "loss")
+    assert found[: len(before)] == before and found == reported(run, "sft", "loss")
+    assert [step for step, _ in found] == list(range(1, 45))
 
 
 def test_names_are_read_once_each():

@@ -60,10 +60,9 @@ def _mlflow(trainer: "Trainer", run_dir: Path, stage: str) -> "TrainerCallback":
         try:
             os.environ["MLFLOW_RUN_ID"] = _mlflow_run(trainer.args.run_name, run_dir / f"mlflow-{stage}.txt")
         except mlflow.MlflowException as error:
-            first = str(error).splitlines()[0]
             raise Obstacle(
-                f"MLflow takes no run ({first}); mend MLFLOW_TRACKING_URI, or {VARIABLE}"
-            ) from None
+                f"MLflow takes no run, training.log says why; mend MLFLOW_TRACKING_URI, or take it out of {VARIABLE}"
+            ) from error
     return MLflowCallback()
 
 
