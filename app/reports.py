@@ -31,13 +31,19 @@ class Report:
     failure: str | None  # why its last job failed
     resumable: bool  # it can go on where it stopped
     attempts: Sequence[Mapping[str, Any]]  # {"who", "at", "promotes"} each
-    progress: Sequence[Mapping[str, Any]]  # the lines of progress.jsonl
+    progress: Sequence[Mapping[str, Any]]  # the lines of progress.jsonl but the looks
     examined: bool  # evaluation.json is there
+    looks: Sequence[Mapping[str, Any]] = ()  # at the validation side, while SFT ran
 
     @property
     def version(self) -> str | None:
         """What it made, once it has."""
         return self.made["version"] if self.made else None
+
+    @property
+    def looked(self) -> list[tuple[int, float]]:
+        """(step, validation loss) of SFT; what was trained again after a stop counts once."""
+        return sorted({line["step"]: line["loss"] for line in self.looks}.items())
 
     @property
     def step(self) -> str:
@@ -291,6 +297,7 @@ class Reports:
 
 def _read(run: RunFolder) -> Report:
     failure = run.read("failure.json") if run.has("failure.json") else None
+    lines = run.progress_lines()
     return Report(
         name=run.name,
         plan=run.read("plan.json"),
@@ -299,8 +306,9 @@ def _read(run: RunFolder) -> Report:
         failure=failure["reason"] if failure else None,
         resumable=run.can_go_on(),
         attempts=run.attempts(),
-        progress=run.progress_lines(),
+        progress=[line for line in lines if "look" not in line],
         examined=run.has("evaluation.json"),
+        looks=[line for line in lines if "look" in line],
     )
 
 

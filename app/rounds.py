@@ -89,6 +89,10 @@ def train(settings: Settings, run: RunFolder, log: Log) -> None:
     """SFT, then preference tuning, and KTO where it is asked for, in a child process; leaves adapter/ and run.json."""
     if not run.has("run.json"):
         run_job("training.job", settings, run, "training.log", log)
+        made = run.read("run.json")
+        log(
+            f"{run.name}: the candidate is the adapter after {made['chosen'].upper()}: {made['chosen_because']}"
+        )
 
 
 def evaluate(settings: Settings, run: RunFolder, log: Log) -> None:

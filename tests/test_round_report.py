@@ -112,6 +112,7 @@ def finish(home: Path, name: str, champion: str, version: str, **decided) -> Run
         for stage in ("sft", "dpo")
         for step in (1, 2)
     ]
+    lines += [{"stage": "look", "look": 1, "step": 1, "steps": 2, "loss": 2.5}]
     lines += [{"stage": "choose", "step": 4, "steps": 4, "elapsed_s": 3.0}]
     lines += [
         {"stage": f"evaluate {who} on held_out", "step": 12, "steps": 12, "elapsed_s": took}
@@ -200,6 +201,7 @@ def test_everything_is_told_in_its_order(home: Path):
         "Liked, week by week",
         "Training loss: Answers (SFT)",
         "Training loss: Preferences (DPO)",
+        "Validation loss: Answers (SFT) 2.500",
         "On the validation side",
         "-2.05 75%",
         "The candidate is the adapter after DPO: pair accuracy rose.",

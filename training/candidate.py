@@ -160,6 +160,7 @@ def _learn(
     stages = _train(plan, rows, run_dir, progress, interruption)
     scores = _validate(plan, stages, held, progress) if first else {}
     chosen, because = _choose(plan, scores, len(rows["preference"])) if scores else (None, "")
+    because = _ending(plan, stages) + because
     before_thumbs = None
     if _enough_thumbs(plan, rows):
         (before_thumbs,) = broadcast_object_list([chosen])
@@ -232,11 +233,28 @@ def _train_on_thumbs(
 
 
 def _looked_at(plan: Plan) -> Dataset | None:
-    """The validation rows that a search looks at while SFT runs; None in a round, and where there are none."""
-    if not plan.looks:
+    """The validation rows that a search or patience looks at while SFT runs; None without both, or without rows."""
+    if not plan.looks and plan.recipe.sft.patience is None:
         return None
     held = read_rows(plan.dataset, "sft", "validation")
-    return sft_rows(load_tokenizer(plan.base_model), held, plan.recipe.max_length)[0] if held else None
+    rows, _ = sft_rows(load_tokenizer(plan.base_model), held, plan.recipe.max_length)
+    return rows if len(rows) else None
+
+
+def _ending(plan: Plan, stages: Mapping[str, Stage]) -> str:
+    """What patience did to SFT, in words; nothing where it was not asked for or changed nothing."""
+    if plan.recipe.sft.patience is None or "sft" not in stages:
+        return ""
+    sft = stages["sft"].summary()
+    if "kept_step" not in sft:
+        return "SFT ran to its end: there are no supervised validation rows by which it could have stopped early; "
+    if sft["kept_step"] == sft["steps"]:
+        return ""
+    how = "stopped early after" if sft["stopped_early"] else "took"
+    return (
+        f"SFT {how} {sft['steps']} of {sft['steps_planned']} steps and kept the adapter of step {sft['kept_step']}, "
+        "where the validation loss was lowest; "
+    )
 
 
 def _validate(

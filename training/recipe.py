@@ -27,6 +27,7 @@ class Sft(_Frozen):
     batch_size: int = Field(8, ge=1)
     epochs: float = Field(1.0, gt=0)
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
+    patience: int | None = Field(None, ge=1)  # see training/patience.py; None: SFT runs to its end
 
 
 class Dpo(_Frozen):

@@ -7,6 +7,7 @@ from trl import SFTConfig, SFTTrainer
 from training.base_model import load_model, load_tokenizer
 from training.device import Device, this_device
 from training.looks import look
+from training.patience import LOOKS, BestLook
 from training.plan import Plan
 from training.stage import Stage, lora, ordered, run_stage, trainer_settings
 
@@ -14,12 +15,16 @@ from training.stage import Stage, lora, ordered, run_stage, trainer_settings
 def train_sft(plan: Plan, rows: Dataset, stage: Stage, held: Dataset | None = None) -> None:
     """Train on `rows` (input_ids, labels, length); leaves the adapter in the stage's folder.
 
-    The loss on `held` is measured on the way, as often as the plan says.
+    The loss on `held` is measured on the way, as often as patience asks for or else the plan.
     """
     trainer = sft_trainer(plan, rows, stage, this_device())
+    patience, best = plan.recipe.sft.patience, None
     if held is not None:
-        look(trainer, held, plan.looks, stage.progress)
-    run_stage(stage, trainer)
+        look(trainer, held, LOOKS if patience else plan.looks, stage.progress, at_end=patience is not None)
+        if patience:
+            best = BestLook(patience)
+            trainer.add_callback(best)
+    run_stage(stage, trainer, best)
 
 
 def sft_trainer(plan: Plan, rows: Dataset, stage: Stage, device: Device) -> SFTTrainer:

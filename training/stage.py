@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import trl
@@ -26,6 +26,9 @@ from training.progress import ProgressFile, StepReport, last_checkpoint
 from training.recipe import Dpo, Kto, Recipe, Sft
 from training.rows import filled, training_order
 from training.trackers import attach
+
+if TYPE_CHECKING:
+    from training.patience import BestLook
 
 
 @dataclass(frozen=True)
@@ -145,17 +148,25 @@ def _own_rows(stage: Stage, own: Sft | Dpo | Kto, device: Device) -> int:
     return rows
 
 
-def run_stage(stage: Stage, trainer: Trainer) -> None:
-    """Train from the last whole checkpoint or from the start; leaves the adapter and, last, stage.json."""
+def run_stage(stage: Stage, trainer: Trainer, best: "BestLook | None" = None) -> None:
+    """Train from the last whole checkpoint or from the start; leaves the adapter and, last, stage.json.
+
+    The adapter is that of the `best` look, where `trainer` has it among its callbacks, else that of the last step.
+    """
     attach(trainer, stage.folder.parent, stage.name)
     trainer.add_callback(StepReport(stage.name, stage.progress, stage.interruption))
     checkpoint = last_checkpoint(stage.checkpoints)
-    with compact_head():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if best and checkpoint:
+        best.restore(checkpoint)
+    if not (best and best.is_over):
+        with compact_head():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model = trainer.accelerator.unwrap_model(trainer.model)
-    weights = learned(model)
+    weights = best.weights if best else learned(model)
     if trainer.is_world_process_zero():
-        _finish(stage, model, weights, len(trainer.train_dataset))
+        steps, planned = max(best.looks) if best else trainer.state.global_step, trainer.args.max_steps
+        told = {"rows_shown": _shown(trainer, steps)} | (best.summary(planned) if best else {})
+        _finish(stage, model, weights, _summary(stage, steps) | told)
     trainer.accelerator.wait_for_everyone()  # the next stage of every process starts from what the first wrote
 
 
@@ -204,16 +215,26 @@ def compact_head() -> Iterator[None]:
         trl_utils._use_triton, trl_utils._ChunkedLogProbFunction = before
 
 
-def _finish(stage: Stage, model: PeftModel, weights: Mapping[str, torch.Tensor], shown: int) -> None:
+def _shown(trainer: Trainer, steps: int) -> int:
+    """How many rows so many steps have read; the last of all may be short."""
+    args = trainer.args
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return min(steps * rows, len(trainer.train_dataset))
+
+
+def _finish(
+    stage: Stage, model: PeftModel, weights: Mapping[str, torch.Tensor], summary: Mapping[str, Any]
+) -> None:
     save_adapter(model, weights, stage)
     draft = stage.folder / ".stage.json.new"
-    draft.write_text(json.dumps(_summary(stage) | {"rows_shown": shown}, indent=1, allow_nan=False), "utf-8")
+    draft.write_text(json.dumps(summary, indent=1, allow_nan=False), "utf-8")
     os.replace(draft, stage.manifest)
     shutil.rmtree(stage.checkpoints)
 
 
-def _summary(stage: Stage) -> dict[str, Any]:
-    lines = list(stage.progress.stage(stage.name).values())
+def _summary(stage: Stage, steps: int) -> dict[str, Any]:
+    """What `steps` came to; a start that was cut off may have left lines beyond them, where resuming is not exact."""
+    lines = [line for step, line in stage.progress.stage(stage.name).items() if step <= steps]
     first, last = lines[0], lines[-1]
     summary = {
         "steps": last["step"],

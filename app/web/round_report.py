@@ -187,6 +187,8 @@ def _learning(report: Report) -> str:
         curve(points, made.get(stage, {}).get("steps", points[-1][0]), f"Training loss: {STAGES[stage]}")
         for stage, points in report.losses().items()
     )
+    if report.looked:
+        curves += curve(report.looked, report.looks[-1]["steps"], f"Validation loss: {STAGES['sft']}")
     rows = [
         (
             STAGES[stage],

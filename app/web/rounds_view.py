@@ -277,6 +277,10 @@ def _curves(report: Report) -> str:
     shown = [
         curve(points, _steps(report, stage), STAGE_NAMES[stage]) for stage, points in report.losses().items()
     ]
+    if report.looked:
+        kept = report.made and report.made["stages"]["sft"].get("kept_step")
+        caption = "Loss on validation answers" + (f"; step {kept} was kept" if kept else "")
+        shown.append(curve(report.looked, report.looks[-1]["steps"], caption))
     return f"<div class='two'>{''.join(shown)}</div>" if shown else ""
 
 
