@@ -35,9 +35,9 @@ from training.registry import adapter_sha256
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 # Eight answers of random words again and again: in the end others of such words get less likely.
-GREEDY = {"epochs": 16, "batch_size": 4, "learning_rate": 0.01}
-RECIPE = {"sft": GREEDY | {"patience": 2}, "checkpoint_every": 5}
-STEPS = 32  # a look after each fourth
+GREEDY = {"epochs": 8, "batch_size": 4, "learning_rate": 0.015}
+RECIPE = {"sft": GREEDY | {"patience": 2}}
+STEPS = 16  # a look after each second
 WORDS = " ".join(TEXTS).split()
 
 
@@ -103,17 +103,17 @@ def test_patience_counts_from_the_lowest_loss(looks: dict[int, float], best: int
 def test_training_stops_and_the_best_look_is_kept(stopped: Path):
     """Two looks in a row were worse: the adapter before them is kept, and what was trained on is counted."""
     looks, made = losses(stopped, "look"), made_by(stopped)
-    assert list(looks) == [4, 8, 12, 16, 20, 24]
-    assert looks[8] < looks[12] and looks[16] < looks[8] and looks[16] < looks[20] < looks[24]
-    assert list(losses(stopped, "sft")) == list(range(1, 25))
+    assert list(looks) == [2, 4, 6, 8, 10]
+    assert looks[2] > looks[4] > looks[6] < looks[8] and looks[6] < looks[10]
+    assert list(losses(stopped, "sft")) == list(range(1, 11))
     sft = made["stages"]["sft"]
-    told = {"steps": 24, "steps_planned": STEPS, "stopped_early": True, "kept_step": 16, "rows_shown": 96}
+    told = {"steps": 10, "steps_planned": STEPS, "stopped_early": True, "kept_step": 6, "rows_shown": 40}
     assert told == {name: sft[name] for name in told}
-    last = ProgressFile(stopped / "progress.jsonl").stage("sft")[24]
+    last = ProgressFile(stopped / "progress.jsonl").stage("sft")[10]
     assert (sft["tokens"], sft["last_loss"]) == (last["tokens"], last["loss"])
-    assert sft["validation_log_likelihood"] == pytest.approx(-looks[16], abs=1e-5)
+    assert sft["validation_log_likelihood"] == pytest.approx(-looks[6], abs=1e-5)
     assert made["chosen_because"].startswith(
-        "SFT stopped early after 24 of 32 steps and kept the adapter of step 16, where the validation loss was lowest;"
+        "SFT stopped early after 10 of 16 steps and kept the adapter of step 6, where the validation loss was lowest;"
     )
 
 
@@ -121,7 +121,7 @@ def test_looks_change_no_step(stopped: Path, tmp_path: Path, model: Path):
     """Without patience the same steps are trained, and then more; the last step's adapter is worse."""
     run = greedy_run(tmp_path, model, {"sft": GREEDY})
     sft, all_steps = finished(run)["stages"]["sft"], losses(run, "sft")
-    assert losses(stopped, "sft") == {step: loss for step, loss in all_steps.items() if step <= 24}
+    assert losses(stopped, "sft") == {step: loss for step, loss in all_steps.items() if step <= 10}
     assert len(all_steps) == STEPS == sft["steps"] and losses(run, "look") == {}
     assert not sft.keys() & {"steps_planned", "stopped_early", "kept_step"}
     kept = made_by(stopped)["stages"]["sft"]
@@ -133,10 +133,10 @@ def test_an_end_that_is_not_the_best_is_not_kept(tmp_path: Path, model: Path):
     run = greedy_run(tmp_path, model, {"sft": GREEDY | {"patience": 5}})
     made, looks = finished(run), losses(run, "look")
     sft = made["stages"]["sft"]
-    assert list(looks) == list(range(4, STEPS + 1, 4))
-    assert (sft["steps"], sft["stopped_early"], sft["kept_step"]) == (STEPS, False, 16)
-    assert sft["validation_log_likelihood"] == pytest.approx(-looks[16], abs=1e-5)
-    assert made["chosen_because"].startswith("SFT took 32 of 32 steps and kept the adapter of step 16, ")
+    assert list(looks) == list(range(2, STEPS + 1, 2))
+    assert (sft["steps"], sft["stopped_early"], sft["kept_step"]) == (STEPS, False, 6)
+    assert sft["validation_log_likelihood"] == pytest.approx(-looks[6], abs=1e-5)
+    assert made["chosen_because"].startswith("SFT took 16 of 16 steps and kept the adapter of step 6, ")
 
 
 def test_run_json_alone_comes_to_the_same(stopped: Path, tmp_path: Path, model: Path):
@@ -184,12 +184,12 @@ def test_sigterm_while_the_last_look_is_taken(
     interruption: Interruption,  # noqa: F811
 ):
     """The look that ends the training leaves a checkpoint; the next start takes no step more."""
-    run = greedy_run(tmp_path, model, RECIPE | {"checkpoint_every": 20})
+    run = greedy_run(tmp_path, model)
     with monkeypatch.context() as patch:
-        asks(patch, SFTTrainer, "evaluate", 6)
-        with pytest.raises(Cancelled, match="goes on from step 24"):
+        asks(patch, SFTTrainer, "evaluate", 5)
+        with pytest.raises(Cancelled, match="goes on from step 10"):
             make_candidate(run, interruption)
-    assert last_checkpoint(run / "sft" / "checkpoints").name == "checkpoint-24"
+    assert last_checkpoint(run / "sft" / "checkpoints").name == "checkpoint-10"
     assert finished(run)["adapter_sha256"] == made_by(stopped)["adapter_sha256"]
     for stage in ("sft", "look"):
         assert losses(run, stage) == losses(stopped, stage)
@@ -223,7 +223,7 @@ def end(child):
     return os.waitpid(child, 0)[1]
 
 hit, two = map(Path, sys.argv[1:3])
-for name in ("checkpoint-20/whole", "checkpoint-24/whole", ".stage.json.new"):
+for name in ("checkpoint-8/whole", ".stage.json.new"):
     assert end(start(hit, name)) == signal.SIGKILL, name
 assert end(start(hit)) == 0
 group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[3]}
@@ -238,7 +238,8 @@ def test_killed_or_shared_it_stops_after_the_same_step(stopped: Path, tmp_path: 
 
     Two processes that share each step stop together after the same looks, each written once.
     """
-    hit, two = (greedy_run(tmp_path / name, model) for name in ("hit", "two"))
+    recipe = RECIPE | {"checkpoint_every": 4}
+    hit, two = (greedy_run(tmp_path / name, model, recipe) for name in ("hit", "two"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -268,7 +269,7 @@ def test_the_rounds_page_shows_the_looks(stopped: Path, tmp_path: Path):
     gate = Gate(primary="token_f1")
     reports = Reports(tmp_path, gate)
     shown = rounds_view.detail(reports.one("r0001"), gate, False, None)
-    told = r"Loss on validation answers; step 16 was kept: 7\.\d+ at step 4, 7\.\d+ at step 24 of 32"
+    told = r"Loss on validation answers; step 6 was kept: 7\.\d+ at step 2, 7\.\d+ at step 10 of 16"
     assert re.search(told, shown)
 
     (run.path / "run.json").unlink()
