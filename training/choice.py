@@ -1,13 +1,20 @@
 """Which adapter becomes the candidate: the validation side decides, never a promotion suite."""
 
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from statistics import fmean
 
+from feedback.errors import RatchetError
+from training.plan import Plan
+from training.progress import ProgressFile, write_whole
 from training.responder import Progress, Responder
 from training.rows import Row
+from training.stage import Stage
 
 LIKELIHOOD_SLACK = 0.01  # nats per token that a later stage may lose
 PAIRS_NEEDED = 10  # fewer validation pairs say nothing about accuracy
@@ -54,6 +61,62 @@ def validate(
         thumbs=len(thumbs),
         is_finite=all(map(math.isfinite, scores)),
     )
+
+
+def validated(
+    plan: Plan, stages: Mapping[str, Stage], held: Mapping[str, list[Row]], progress: ProgressFile
+) -> dict[str, Validation]:
+    """What each stage reaches on the validation side. It is kept beside the adapter: after a stop the same counts."""
+    clock, before, scores = time.monotonic(), progress.elapsed("choose"), {}
+    for number, (name, stage) in enumerate(stages.items()):
+        file = stage.folder / "validation.json"
+
+        def tell(done: int, total: int, number: int = number) -> None:
+            elapsed, share = time.monotonic() - clock, (number * total + done) / (len(stages) * total)
+            line = {"stage": "choose", "step": number * total + done, "steps": len(stages) * total}
+            progress.add(
+                line
+                | {
+                    "seconds_left": round(elapsed / share * (1 - share), 1),
+                    "elapsed_s": round(before + elapsed, 3),
+                }
+                | {"at": datetime.now(UTC).isoformat(timespec="seconds")}
+            )
+
+        if not file.exists():
+            responder = Responder(plan.base_model, stage.adapter)
+            found = validate(responder, held["sft"], held["preference"], tell, held.get("unpaired", ()))
+            if not found.is_finite:
+                raise RatchetError(
+                    f"{name}: the adapter answers validation rows with numbers that are not finite; training "
+                    f"diverged: lower training.{name}.learning_rate"
+                )
+            write_whole(file, asdict(found))
+        scores[name] = Validation(**json.loads(file.read_text("utf-8")))
+    return scores
+
+
+def choose_first(plan: Plan, scores: Mapping[str, Validation], pairs: int) -> tuple[str, str]:
+    """SFT or DPO, and why in words."""
+    if "dpo" not in scores:
+        return "sft", f"DPO was left out: {pairs} preference pairs, it needs {plan.recipe.dpo.min_pairs}"
+    if "sft" not in scores:
+        return "dpo", f"there are no supervised rows: DPO started from {_beginning(plan)}"
+    return choose(scores["sft"], scores["dpo"])
+
+
+def choose_again(
+    plan: Plan, scores: Mapping[str, Validation], earlier: str | None, because: str
+) -> tuple[str, str]:
+    """What was chosen before KTO, or KTO, and why in words; `because` says why the earlier one was."""
+    if earlier is None:
+        return "kto", f"there are no supervised rows and no pairs: KTO started from {_beginning(plan)}"
+    chosen, told = choose_after_thumbs(scores[earlier], scores["kto"], earlier)
+    return chosen, f"{because}; then {told}"
+
+
+def _beginning(plan: Plan) -> str:
+    return plan.start.version if plan.start else "a fresh adapter on the base model"
 
 
 def choose(before: Validation, after: Validation, names: tuple[str, str] = ("sft", "dpo")) -> tuple[str, str]:

@@ -2,9 +2,10 @@
 
 import json
 import math
+import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ class ProgressFile:
                 yield json.loads(line)
             except json.JSONDecodeError:
                 continue  # cut short by a kill
+
+
+def write_whole(file: Path, document: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    draft = file.with_name(f".{file.name}.new")
+    draft.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
+    os.replace(draft, file)
 
 
 class StepReport(TrainerCallback):

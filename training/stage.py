@@ -22,7 +22,7 @@ from feedback.errors import RatchetError
 from training.device import Device, Step, device_settings
 from training.head import Head
 from training.interruption import Interruption
-from training.progress import ProgressFile, StepReport, last_checkpoint
+from training.progress import ProgressFile, StepReport, last_checkpoint, write_whole
 from training.recipe import Dpo, Kto, Recipe, Sft
 from training.rows import filled, training_order
 from training.trackers import attach
@@ -226,9 +226,7 @@ def _finish(
     stage: Stage, model: PeftModel, weights: Mapping[str, torch.Tensor], summary: Mapping[str, Any]
 ) -> None:
     save_adapter(model, weights, stage)
-    draft = stage.folder / ".stage.json.new"
-    draft.write_text(json.dumps(summary, indent=1, allow_nan=False), "utf-8")
-    os.replace(draft, stage.manifest)
+    write_whole(stage.manifest, summary)
     shutil.rmtree(stage.checkpoints)
 
 
