@@ -25,6 +25,7 @@ from eval.objective import Objective
 from eval.suites import Suite
 from feedback.compiling.dataset import pairs_in_words
 from feedback.errors import RatchetError
+from training.interruption import Obstacle
 from training.registry import stages_of
 from training.trackers import VARIABLE, own_places, trackers
 
@@ -255,10 +256,10 @@ def run_job(
 
 
 def _launcher(path: str) -> list[str]:
-    """The words of RATCHET_LAUNCHER; RatchetError unless the first is a command on `path`."""
+    """The words of RATCHET_LAUNCHER; Obstacle unless the first is a command on `path`."""
     words = shlex.split(os.environ.get("RATCHET_LAUNCHER", ""))
     if words and shutil.which(words[0], path=path) is None:
-        raise RatchetError(f"RATCHET_LAUNCHER begins with {words[0]!r}, which is no command here")
+        raise Obstacle(f"RATCHET_LAUNCHER begins with {words[0]!r}, which is no command here")
     return words
 
 

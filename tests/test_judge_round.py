@@ -175,6 +175,7 @@ def test_the_decision_hears_the_judge(operations: Operations, settings: Settings
         "tester", None, 0.6, True, "it agrees", scores=dict.fromkeys(ids, -1.0), clusters={i: i for i in ids}
     )
     run.write("judge.json", judged.to_json())
+    run.write("run.json", {"chosen": "sft", "stages": {"sft": {}}})
     decision = apply_gate(settings, operations.objective, run)
     assert decision.metrics["judge"].candidate == -1.0
     assert "more than its margin of 0.600 may be lost; it agrees" in decision.reasons[-1]

@@ -346,13 +346,17 @@ def test_a_search_whose_start_is_gone_does_not_go_on(tmp_path: Path):
     assert unfinished(tmp_path) is None
 
 
-def test_tracker_that_is_not_there_stops_the_search(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [("RATCHET_REPORT_TO", "RATCHET_REPORT_TO names 'nobody'"), ("RATCHET_LAUNCHER", "begins with 'nobody'")],
+)
+def test_tracker_or_launcher_that_is_not_there_stops_the_search(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, says: str
 ):
     """It stands in the way of every trial, so none is called failed; mended, the search goes on."""
     bring_in(settings, tmp_path)
     objective = load_domain(settings)
-    monkeypatch.setenv("RATCHET_REPORT_TO", "nobody")
-    with pytest.raises(RatchetError, match="RATCHET_REPORT_TO names 'nobody'"):
+    monkeypatch.setenv(variable, "nobody")
+    with pytest.raises(RatchetError, match=says):
         tune(settings, objective, open_door(settings, objective), Limit(1, max_steps=1), lambda line: None)
     assert trials(unfinished(settings.home)) == []
