@@ -173,7 +173,7 @@ def _clear_run(
 ) -> int:
     """Take the words out of a run, and what was trained on them; one that was under way does not go on."""
     plan = run.read("plan.json")
-    trained = plan["dataset_hash"] in datasets or (plan.get("start") or {}).get("version") in tainted
+    trained = plan["dataset_hash"] in datasets or _starts_from(plan, tainted)
     learnt = plan["champion"] in tainted  # what it answered here may be their words
     asked = learnt or (run.has("suites.json") and names_any(run.read("suites.json"), ids))
     if (trained or asked) and not run.has("decision.json"):
@@ -193,11 +193,16 @@ def _clear_run(
     return count
 
 
+def _starts_from(plan: dict[str, Any], versions: Collection[str]) -> bool:
+    """Whether a round or a search goes on with one of `versions`."""
+    return bool(plan.get("start")) and plan["start"]["version"] in versions
+
+
 def _clear_search(folder: Path, datasets: Collection[str], tainted: Collection[str]) -> int:
     """Remove what was trained on what is erased: the trial that was under way, and weights that others left."""
     plan = RunFolder(folder).read("plan.json")
-    learnt = (plan.get("start") or {}).get("version") in tainted
-    if not learnt and not any(mix["dataset_hash"] in datasets for mix in plan["mixes"]):
+    trained = any(mix["dataset_hash"] in datasets for mix in plan["mixes"])
+    if not trained and not _starts_from(plan, tainted):
         return 0
     count = 0
     for trial in folder.glob(f"{folder.name}-*"):

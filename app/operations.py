@@ -5,33 +5,29 @@ A command runs an operation in its own process, or, while a server has the store
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from app import searches
 from app.accounts import Accounts
-from app.domain import recipe_of
 from app.erasure import Survey, clear, clear_backups, survey
-from app.found_settings import FoundSettings, read_found
+from app.material import Material
 from app.run_folder import RunFolder, no_round
 from app.settings import Settings, login
 from app.suite_book import EXAMINED, SuiteBook
 from eval.objective import Objective
 from eval.suites import read_lines
-from feedback.compiling.budget import Selection, select
 from feedback.compiling.compiler import Compilation, Events, compile_events
-from feedback.compiling.curation import Curation
-from feedback.compiling.dataset import freeze, manifests, open_dataset, trained_rows
+from feedback.compiling.dataset import manifests, open_dataset
 from feedback.compiling.difference import difference
 from feedback.errors import RatchetError
 from feedback.exchange.exporters import FileFormat, export_events, export_rows
 from feedback.exchange.formats import FORMATS
 from feedback.exchange.importers import import_part
-from feedback.likeness.leaks import check_leaks
 from feedback.likeness.reading import read_questions
 from feedback.likeness.topics import TopicBook
 from feedback.likeness.vectors import Vectors
@@ -49,17 +45,13 @@ from feedback.satisfaction import Satisfaction, by_week, satisfaction, speakers
 from feedback.store import Store
 from feedback.text import acceptable
 from training.encoder import Encoder, encoder_folder
-from training.recipe import Recipe, with_flip_rate
 from training.registry import (
     BASE,
-    LEARNS,
     MOVES,
     adapter_of,
     champion_withdrawn,
-    lineages,
     pointer_history,
     project,
-    stages_of,
     tainted_versions,
     versions,
 )
@@ -101,38 +93,6 @@ class Serving(Protocol):
 
     def forget(self, person: str) -> None:
         """Keep nothing of what `person` asked and was answered in memory."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a round or a search begins with."""
-
-    events: Events
-    compilation: Compilation
-    objective: Objective  # with what a search found before
-    found: FoundSettings | None
-    base: Path  # the base model's folder
-    count_tokens: Callable[[str], int]
-    start: Mapping[str, Any] | None  # the version that is gone on with; see training.plan
-    learnt: frozenset[str]  # the rows that it has learnt, by id
-
-    @property
-    def recipe(self) -> Recipe:
-        """The settings of a training."""
-        return recipe_of(self.objective)
-
-    def plan(self) -> dict[str, Any]:
-        """What a plan says of all this."""
-        differing = self.compilation.disagreement
-        recipe, flip_rate_from = with_flip_rate(self.recipe, differing.flip_rate, differing.judged_twice)
-        return {
-            "base_model": str(self.base),
-            "base_model_name": self.objective.base_model,
-            "start": self.start,
-            "recipe": recipe.model_dump(mode="json"),
-            "flip_rate_from": flip_rate_from,
-            "settings": self.found.document() if self.found else None,
-        }
 
 
 class Operations:
@@ -257,17 +217,17 @@ class Operations:
     def begin_round(self, max_steps: int | None) -> dict[str, Any]:
         """Freeze the dataset and the suites of a new round into its folder; returns its plan."""
         material = self._material()
-        compilation, curation = material.compilation, material.objective.curation
-        selection, manifest = self._freeze(material, curation, self._select(material, curation))
+        selection = material.select(material.curation).redacted(self.redactor.redact)
+        manifest = material.freeze(selection, material.curation)
         champion = self.champion()
         run = RunFolder.new(self.settings.home / "runs")
-        suites = self._book.draw(compilation, selection.rows, champion)
+        suites = self._book.draw(material.compilation, selection.rows, champion)
         run.write("suites.json", [suite.to_json() for suite in suites])
         if self.objective.judge:
-            run.write("reviewers_pairs.json", self._reviewers_pairs(material.events, compilation))
+            run.write("reviewers_pairs.json", self._reviewers_pairs(material.events, material.compilation))
         plan = {
             "run": run.name,
-            **self._dataset(manifest),
+            **material.place(manifest),
             **material.plan(),
             "max_steps": max_steps,
             "champion": champion,
@@ -286,15 +246,15 @@ class Operations:
     def begin_search(self, max_steps: int | None) -> dict[str, Any]:
         """Freeze the datasets of a new search for settings into its folder; returns its plan. No suite is drawn."""
         material = self._material()
-        curation = material.objective.curation
+        curation = material.curation
         tried: dict[frozenset[str], dict[str, Any]] = {}
         for shares in mixes(curation.knowledge_share, curation.preference_share):
             mix = curation.model_copy(update=shares)
-            selection = self._select(material, mix)
+            selection = material.select(mix)
             rows = frozenset(row.id for row in selection.rows)
             if rows not in tried:  # a share that is no limit here changes nothing
-                _, manifest = self._freeze(material, mix, selection)
-                tried[rows] = self._dataset(manifest) | {"curation": shares, "counts": manifest["counts"]}
+                manifest = material.freeze(selection.redacted(self.redactor.redact), mix)
+                tried[rows] = material.place(manifest) | {"curation": shares, "counts": manifest["counts"]}
         first = next(iter(tried.values()))["counts"]
         if not first["sft"]["validation"]:
             raise RatchetError(
@@ -313,84 +273,16 @@ class Operations:
 
     def _material(self) -> Material:
         """What the store and the objective give to train on now."""
-        from training.base_model import base_model_folder  # imports torch, which only a round needs
-
         counts = self.store.counts()
         if not counts["signal"] and not counts["knowledge"]:
             raise RatchetError(
                 "nothing to train on yet: nobody has rated or corrected an answer and nothing was imported; "
                 "chat and rate at `ratchet serve`, or `ratchet import FILE`"
             )
-        found = read_found(self.settings.home, self.objective)
         events = self.store.events()
-        base = base_model_folder(self.objective.base_model, self.settings.cache)
-        objective = found.over(self.objective) if found else self.objective
-        start, learnt = self._start(recipe_of(objective), base)
-        return Material(
-            events, self._compile(events), objective, found, base, cache(_token_counter(base)), start, learnt
-        )
-
-    def _start(self, recipe: Recipe, base: Path) -> tuple[dict[str, Any] | None, frozenset[str]]:
-        """The champion where a warm start goes on with it, as a plan says it, and the rows that it has learnt."""
-        from training.base_model import base_model_sha256
-
-        home, champion = self.settings.home, self.champion()
-        if not recipe.warm_start or champion == BASE:
-            return None, frozenset()
-        made = lineages(home)[champion]
-        lora = made[0]["recipe"]["lora"]
-        if (lora["rank"], lora["alpha"]) != (recipe.lora.rank, recipe.lora.alpha):
-            raise RatchetError(
-                f"training.lora is not of rank {lora['rank']} and alpha {lora['alpha']} as {champion}, whose adapter a "
-                "warm start goes on with; set it back, or begin from the base model (training.warm_start = false)"
-            )
-        if made[0]["base_model_sha256"] != base_model_sha256(base):
-            raise RatchetError(
-                f"{self.objective.base_model} is not the base model that {champion} was trained on; put it back, or "
-                "begin from it anew (training.warm_start = false)"
-            )
-        learnt = (
-            trained_rows(home / "datasets" / run["dataset_hash"], [LEARNS[stage] for stage in stages_of(run)])
-            for run in made
-        )
-        start = {
-            "version": champion,
-            "adapter": str(adapter_of(home, champion)),
-            "adapter_sha256": made[0]["adapter_sha256"],
-        }
-        return start, frozenset().union(*learnt)
-
-    def _select(self, material: Material, curation: Curation) -> Selection:
-        """The rows that these limits choose; an item that is asked at the gate is not among them."""
-        compilation, window = material.compilation, material.recipe.max_length
-        selection = select(compilation.rows, curation, material.count_tokens, window, material.learnt)
-        check_leaks(selection.rows, self._book.evaluated(compilation))
-        return selection
-
-    def _freeze(
-        self, material: Material, curation: Curation, selection: Selection
-    ) -> tuple[Selection, dict[str, Any]]:
-        """The rows without personal data, and the manifest of the dataset that they are now."""
-        selection = selection.redacted(self.redactor.redact)
-        frozen_settings = {
-            "system_prompt": self.objective.system_prompt,
-            "curation": curation.model_dump(mode="json"),
-            "base_model": self.objective.base_model,
-            "max_length": material.recipe.max_length,
-        }
-        manifest = freeze(
-            self.settings.home / "datasets",
-            selection,
-            material.compilation.document(),
-            frozen_settings,
-            datetime.now(UTC),
-        )
-        return selection, manifest
-
-    def _dataset(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Where a plan finds its dataset."""
-        name = manifest["hash"]
-        return {"dataset": str(self.settings.home / "datasets" / name), "dataset_hash": name}
+        compilation = self._compile(events)
+        evaluated = self._book.evaluated(compilation)
+        return Material.of(self.settings, self.objective, events, compilation, evaluated, self.champion())
 
     def _reviewers_pairs(self, events: Events, compilation: Compilation) -> list[dict[str, Any]]:
         """What reviewers preferred since the last promotion, for a judge to be measured by.
@@ -626,10 +518,3 @@ def _of_pairs(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     if not manifest.get("rejected_by"):
         return None
     return {key: manifest[key] for key in ("rejected_by", "length_lean")}
-
-
-def _token_counter(base: Path) -> Callable[[str], int]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from app.rounds import Log, run_job
+from app.jobs import Log, run_job
 from app.run_folder import RunFolder, between_rounds
 from app.settings import Settings
 from feedback.compiling.dataset import open_dataset
@@ -32,8 +32,8 @@ def repeat(settings: Settings, name: str, log: Log) -> dict[str, Any]:
             shutil.rmtree(again.path)
         again.path.mkdir(exist_ok=True)
         again.write("plan.json", plan)
-        command = f"ratchet repeat {name}"
-        run_job("training.job", settings, again, "training.log", log, made["threads"], command, watched=False)
+        goes_on = f"ratchet repeat {name}"
+        run_job("training.job", settings, again, "training.log", log, made["threads"], goes_on, watched=False)
         remade = read_run(again.path)
         document = compare(made, remade, _losses(run, made), _losses(again, remade))
         if document["equal"]:

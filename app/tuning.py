@@ -18,7 +18,7 @@ import pyarrow.parquet
 from app.domain import search_of
 from app.door import Ask
 from app.found_settings import FoundSettings, keep_found
-from app.rounds import Log, cancellable, run_job
+from app.jobs import Log, cancellable, run_job
 from app.run_folder import SEARCH, RunFolder, only_round
 from app.searches import WEIGHTS, searches, setting_words, trials, unfinished
 from app.settings import Settings, login
@@ -178,7 +178,7 @@ def _outcome(settings: Settings, trial: RunFolder, study: Study, number: int, lo
 def _train(settings: Settings, trial: RunFolder, watch: Log) -> None:
     for left in reversed(range(TRIES)):
         try:
-            return run_job("training.job", settings, trial, "training.log", watch, command=TUNE)
+            return run_job("training.job", settings, trial, "training.log", watch, goes_on=TUNE)
         except RatchetError:
             if trial.has("failure.json") or not left:
                 raise

@@ -1,10 +1,13 @@
 """What several tests share: the public data, and how long to look for counter-examples."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
+from tiny import tiny_model
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trainers that run inside the tests ask nobody
 settings.register_profile("ratchet", max_examples=30, deadline=None, database=None, derandomize=True)
@@ -19,6 +22,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"NO PUBLIC DATA: {folder} does not exist; name it with RATCHET_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random model, which no test changes."""
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Here and in child processes: two threads on a tiny matrix wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(before)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -12,6 +12,8 @@ from eval.objective import Sampling
 from tests.tiny import VOCABULARY, tiny_model
 from training.base_model import load_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GREEDY = Sampling(max_new_tokens=20, temperature=0, repetition_penalty=1)
 
 
@@ -29,15 +31,6 @@ class Wanted:
         self.answer.append(token)
         if len(self.answer) == self.sampling.max_new_tokens:
             self.finish = "length"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads on a tiny matrix wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_training import SYSTEM, sft_row
-from tiny import tiny_model
 
 from training.base_model import load_tokenizer
 from training.device import Device, Step, device_settings
@@ -15,9 +14,6 @@ from training.progress import ProgressFile
 from training.rows import sft_rows
 from training.sft import sft_trainer
 from training.stage import Stage, compact_head
-
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 GB = 10**9
 CPU = Device("cpu", places=1024)
@@ -62,11 +58,6 @@ def test_gpu_takes_a_step_whole(device, bf16, twice):
     told = device_settings(device, step())
     assert (told["per_device_train_batch_size"], told["gradient_accumulation_steps"]) == (8, 1)
     assert (told["use_cpu"], told["bf16"], told["activation_checkpointing"]) == (False, bf16, twice)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 def trainer_of(model, folder, device, rows=11):

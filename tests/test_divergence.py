@@ -1,24 +1,13 @@
 """Numbers that are none end a training in one line that says whose they are and what to change."""
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from test_training import finished, new_run
 from tiny import tiny_model
 
 from feedback.errors import RatchetError
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """A tiny model gains nothing from a second thread."""
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def spoilt(file, value: float) -> None:

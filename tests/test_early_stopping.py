@@ -13,8 +13,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-import torch
-from test_stopping import asks, interruption, one_thread  # noqa: F401 (fixtures)
+from test_stopping import asks, interruption  # noqa: F401 (a fixture)
 from test_training import ROOT, finished, new_run, sft_row
 from tiny import TEXTS, tiny_model
 from trl import SFTTrainer
@@ -31,8 +30,7 @@ from training.progress import ProgressFile, last_checkpoint
 from training.recipe import Recipe
 from training.registry import adapter_sha256
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Eight answers of random words again and again: in the end others of such words get less likely.
 GREEDY = {"epochs": 8, "batch_size": 4, "learning_rate": 0.015}
@@ -62,11 +60,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     """A finished run that stopped early."""
-    run, before = greedy_run(tmp_path_factory.mktemp("stopped"), model), torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        finished(run)
-    torch.set_num_threads(before)
+    run = greedy_run(tmp_path_factory.mktemp("stopped"), model)
+    finished(run)
     return run
 
 

@@ -8,15 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_training import finished, new_run
-from tiny import tiny_model
 
 from training.candidate import make_candidate
 from training.energy import CORE_WATTS, GpuCounter, Meter, this_machine
 from training.interruption import Cancelled, Interruption
 from training.progress import ProgressFile
-
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 ESTIMATED = "12 W for each busy core"
 
@@ -94,17 +90,15 @@ def test_starts_are_summed(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="A GPU IS HERE: the estimate is not tested")
-def test_stopped_training_counts_what_it_took_before(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("one_thread")
+def test_stopped_training_counts_what_it_took_before(tmp_path, model):
     """run.json says how much and how it is known; what the start that was stopped took is in it."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    run = new_run(tmp_path, tiny_model(tmp_path / "tiny"), sft=(8, 0), max_steps=2)
+    run = new_run(tmp_path, model, sft=(8, 0), max_steps=2)
     with pytest.raises(Cancelled, match="step 1"):
         make_candidate(run, Interruption(asked=True))
     before = ProgressFile(run / "progress.jsonl").joules()
     assert before > 0
     made = finished(run)
-    torch.set_num_threads(threads)
     assert made["energy_wh"] * 3600 > before
     if this_machine(1).source == ESTIMATED:
         own = CORE_WATTS * time.process_time()

@@ -15,6 +15,8 @@ from tests.adapters import random_adapter
 from tests.tiny import tiny_model
 from training.base_model import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GREEDY = Sampling(max_new_tokens=24, temperature=0)
 LONG = Sampling(max_new_tokens=900, temperature=0)
 SYSTEM = {"role": "system", "content": "You give plain, careful health information."}
@@ -39,15 +41,6 @@ def answer(engine: Engine, question: str, version: str = BASE, sampling: Samplin
 def said(stream: Stream) -> list[int]:
     """The tokens of what was asked."""
     return stream.tokens[: stream.prompt_tokens]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads on a tiny matrix wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

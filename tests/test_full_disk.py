@@ -14,6 +14,8 @@ from app.run_folder import RunFolder
 from training import job
 from training.interruption import Obstacle
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # A small disk of its own, for this process alone; where the system grants none, it says so and ends.
 MOUNTED = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
 MOUNT = 'mount -t tmpfs -o size=8m none "$1" && shift && exec "$@"'
@@ -21,7 +23,7 @@ MOUNT = 'mount -t tmpfs -o size=8m none "$1" && shift && exec "$@"'
 DRIVER = """
 import json, os, shutil, sys
 from pathlib import Path
-from app.rounds import _reason
+from app.jobs import _reason
 from app.run_folder import RunFolder
 from training import job
 
@@ -57,7 +59,7 @@ def test_a_run_that_filled_the_disk_goes_on_when_there_is_space(tmp_path):
     runs = [new_run(tmp_path / name, model, (16, 2), (8, 2), recipe, **plan) for name in ("calm", "hit")]
     done = subprocess.run(
         [*MOUNTED, MOUNT, "sh", str(disk), sys.executable, "-c", DRIVER, str(disk), str(runs[1])],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -70,9 +72,7 @@ def test_a_run_that_filled_the_disk_goes_on_when_there_is_space(tmp_path):
         assert (code, goes_on) == (1, True), found["told"]
         assert reason == "r0001: the disk is full; free some space and run `ratchet round` again", free
     assert {left for _, _, left, _, _ in full} == {True, False}, "with and without failure.json"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        calm = finished(runs[0])
+    calm = finished(runs[0])
     assert found["run"]["adapter_sha256"] == calm["adapter_sha256"]
     assert {name for name in found["left"] if "failure" in name} == set()
 

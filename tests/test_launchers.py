@@ -12,9 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_training import QUICK, ROOT, finished, new_run
-from tiny import tiny_model
 
-from app.rounds import run_job
+from app.jobs import run_job
 from app.run_folder import RunFolder
 from app.settings import Settings
 from feedback.errors import RatchetError
@@ -26,8 +25,7 @@ from training.progress import ProgressFile
 from training.rows import filled, pair_rows, read_rows
 from training.stage import Stage, trainer_settings
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TWO = "torchrun --no-python --nproc_per_node 2"
 SHARDED = (
@@ -36,21 +34,6 @@ SHARDED = (
 )
 SAME = 1e-5  # relative: sums in another order
 LONG = QUICK | {"sft": {"epochs": 22, "learning_rate": 2e-3}}  # 28 steps, the last with half of its rows
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As each of two processes has on two cores."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 def a_run(folder: Path, model: Path) -> Path:

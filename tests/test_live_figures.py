@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.jobs import _in_words
 from app.reports import Report
-from app.rounds import _in_words
 from app.web.rounds_view import live, searching
 from tests.test_round_report import words
 

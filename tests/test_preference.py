@@ -4,10 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 from datasets import Dataset
 from test_training import finished, new_run, pair_row
-from tiny import tiny_model
 
 from feedback.errors import RatchetError
 from training.base_model import load_tokenizer
@@ -21,27 +19,10 @@ from training.registry import adapter_sha256
 from training.rows import pair_lengths, pair_rows, read_rows
 from training.stage import Stage
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LOSSES = ("sigmoid", "robust", "ipo", "apo_zero")
 DPO = {"learning_rate": 2e-3, "batch_size": 4, "epochs": 1.5}  # three steps
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A tiny model gains nothing from a second thread, and on a busy machine spends its time waiting for it."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

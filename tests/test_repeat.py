@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-import torch
 from tiny import tiny_model
 
 from app.cli import main
@@ -16,6 +15,8 @@ from app.run_folder import only_round
 from training.candidate import make_candidate
 from training.interruption import Interruption
 from training.weights import file_sha256
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SYSTEM = {"role": "system", "content": "You give plain, careful health information."}
 RECIPE = {
@@ -48,11 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "max_steps": 3,
     }
     (run / "plan.json").write_text(json.dumps(plan))
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        make_candidate(run, Interruption())
-    torch.set_num_threads(before)
+    make_candidate(run, Interruption())
     return home
 
 

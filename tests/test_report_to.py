@@ -6,21 +6,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_launchers import TWO, cut_short, launched
 from test_training import QUICK, ROOT, finished, new_run
-from tiny import tiny_model
 
-from app.rounds import run_job
+from app.jobs import run_job
 from app.run_folder import RunFolder
 from app.settings import Settings
 from training.interruption import Obstacle
 from training.progress import ProgressFile
 from training.trackers import TRACKERS, VARIABLE, trackers
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SAYS = """
 import json, os, sys
@@ -28,21 +25,6 @@ from pathlib import Path
 names = ("RATCHET_REPORT_TO", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "TRACKIO_DIR")
 Path(sys.argv[1], "told.json").write_text(json.dumps({name: os.environ.get(name) for name in names}))
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A tiny model gains nothing from a second one."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 def logged(run: Path, stage: str, figure: str) -> list[tuple[int, float]]:

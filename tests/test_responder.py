@@ -15,9 +15,6 @@ from training.base_model import base_model_folder, load_model, load_tokenizer
 from training.rendering import control_tokens, plain, render, render_answer
 from training.responder import Responder
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 SYSTEM = {"role": "system", "content": "You give plain, careful health information."}
 QUESTIONS = [
     "What is asthma?",

@@ -2,16 +2,13 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_training import QUICK, finished, new_run, pair_row, sft_row
-from tiny import tiny_model
 
 from training.base_model import load_tokenizer
 from training.device import Device
@@ -19,25 +16,9 @@ from training.recipe import Sft
 from training.rows import pair_rows, read_rows, sft_rows, training_order
 from training.stage import ordered
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LENGTHS = [10 * (row % 7) + row % 3 for row in range(40)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A tiny model gains nothing from a second thread."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 def test_weights_of_one_change_nothing():

@@ -14,17 +14,7 @@ from training.candidate import make_candidate
 from training.interruption import Cancelled, Interruption
 from training.progress import last_checkpoint
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """A tiny model gains nothing from a second thread."""
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -12,28 +12,21 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-import torch
 from peft import PeftModel
-from tiny import tiny_model
 
 from feedback.errors import RatchetError
 from training import job
 from training.base_model import load_model, load_tokenizer
 from training.candidate import make_candidate
 from training.choice import Validation, choose
-from training.device import Device
 from training.interruption import Interruption
 from training.plan import read_plan
-from training.preference import dpo_trainer
 from training.progress import ProgressFile, last_checkpoint
 from training.registry import adapter_sha256
 from training.rendering import render
-from training.rows import NO_LOSS, pair_rows, read_rows, sft_rows, training_order
-from training.sft import sft_trainer
-from training.stage import Stage, compact_head
+from training.rows import NO_LOSS, pair_rows, sft_rows, training_order
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[1]
 SYSTEM = {"role": "system", "content": "You give plain, careful health information."}
@@ -83,21 +76,6 @@ def finished(run: Path) -> dict:
     """Train in this process; what run.json says."""
     make_candidate(run, Interruption())
     return json.loads((run / "run.json").read_text())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A tiny model gains nothing from a second thread, and on a busy machine spends its time waiting for it."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -196,34 +174,6 @@ def test_training_order_is_laid_out_ahead():
     assert padded < 1.1 * 2 * sum(lengths)
     part = training_order(lengths, batch=4, epochs=0.5, seed=1)
     assert len(part) == len(set(part)) == 25
-
-
-@pytest.mark.parametrize("kind", ["sft", "dpo"])
-def test_compact_head_gives_equal_losses(tmp_path, model, kind):
-    """Scoring the learned positions only is a shorter way to the same loss and the same gradient."""
-    run = new_run(tmp_path, model, preference=(8, 0))
-    plan, stage = read_plan(run), Stage(kind, run / kind, ProgressFile(run / "p", False), Interruption())
-    tokenizer = load_tokenizer(model)
-    if kind == "sft":
-        rows = sft_rows(tokenizer, read_rows(plan.dataset, "sft", "train"), 512)[0]
-        trainer = sft_trainer(plan, rows, stage, Device("cpu"))
-    else:
-        pairs = pair_rows(tokenizer, read_rows(plan.dataset, "preference", "train"), 512)[0]
-        trainer = dpo_trainer(plan, pairs, None, stage, Device("cpu"))
-    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-
-    def loss_and_gradient() -> tuple[float, torch.Tensor]:
-        trainer.model.zero_grad()
-        loss = trainer.compute_loss(trainer.model, batch)
-        loss.backward()
-        grads = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
-        return loss.item(), torch.cat(grads)
-
-    full = loss_and_gradient()
-    with compact_head():
-        compact = loss_and_gradient()
-    assert compact[0] == pytest.approx(full[0], rel=1e-5)
-    assert torch.allclose(compact[1], full[1], atol=1e-5)
 
 
 def test_dpo_is_left_out_below_its_minimum(tmp_path, model):

@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
+import subprocess
+import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-import torch
 
 from app.domain import load_domain, recipe_of
 from app.door import open_door
@@ -31,6 +34,8 @@ from training.interruption import Cancelled, Interruption
 from training.recipe import Recipe
 from training.search import LOOKS, Study, point_of, space
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = (
     ("knowledge_share = 0\n", "knowledge_share = 0.5\n"),
     ("validation_share = 0.1\n", "validation_share = 0.25\n"),
@@ -39,9 +44,8 @@ SMALL = (
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path) -> Settings:
     """A home with knowledge and reviewers' corrections, and a tiny model."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "objective"
     folder.mkdir()
     text = OBJECTIVE.format(base=str(tiny_model(tmp_path / "model")))
@@ -89,8 +93,41 @@ def bring_in(settings: Settings, folder: Path) -> None:
         import_files(files, operations.import_part, lambda line: None)
 
 
-def test_a_search_goes_on_where_it_was_cut_off(settings: Settings, tmp_path: Path):
-    """The trial that was under way is trained on to its end, then come others; no suite is drawn, weights go."""
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen]:
+    """The child processes, in their order."""
+    found: list[subprocess.Popen] = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
+            found.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    return found
+
+
+def kill_once(trial: Path, started: list[subprocess.Popen]) -> threading.Thread:
+    """Kill -9 the first process that trains `trial`, after a step."""
+
+    def wait_and_kill() -> None:
+        until = time.monotonic() + 300
+        while not (trial / "progress.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.002)
+        started[-1].kill()
+
+    killer = threading.Thread(target=wait_and_kill)
+    killer.start()
+    return killer
+
+
+def test_a_search_goes_on_where_it_was_cut_off(
+    settings: Settings, tmp_path: Path, started: list[subprocess.Popen]
+):
+    """The trial that was under way is trained on to its end, then come others; no suite is drawn, weights go.
+
+    A trial whose process is killed, as for want of memory, is tried once more.
+    """
     bring_in(settings, tmp_path)
     objective = load_domain(settings)
     ask = open_door(settings, objective)
@@ -109,15 +146,16 @@ def test_a_search_goes_on_where_it_was_cut_off(settings: Settings, tmp_path: Pat
     given = ("base_model", "base_model_name", "recipe", "max_steps")
     first = {key: plan["mixes"][0][key] for key in ("dataset", "dataset_hash")}
     trial.write("plan.json", {key: plan[key] for key in given} | first | {"run": trial.name, "looks": LOOKS})
-    threads = torch.get_num_threads()
     with pytest.raises(Cancelled, match="step 1"):
         make_candidate(trial.path, Interruption(asked=True))
-    torch.set_num_threads(threads)
     assert running(settings.home) is None, "nobody holds the lock"
 
     lines: list[str] = []
+    killer = kill_once(folder.path / "t0001-01", started)
     found = tune(settings, objective, ask, Limit(2), lines.append)
     assert lines[0] == "t0001: going on where it stopped"
+    killer.join()
+    assert [child.returncode for child in started] == [0, -signal.SIGKILL, 0]
     ended = trials(folder)
     assert [(one["number"], one["present"]) for one in ended] == [(0, True), (1, False)]
     assert [line["step"] for line in trial.progress_lines() if line["stage"] == "sft"] == [1, 2, 3]
@@ -199,9 +237,7 @@ def test_what_surely_wins_is_kept_and_named_by_the_next_round(settings: Settings
         "dpo": told["dpo"] | {"beta": 0.3},
     }
     run = settings.home / "runs" / began["run"]
-    threads = torch.get_num_threads()
     make_candidate(run, Interruption())
-    torch.set_num_threads(threads)
     assert json.loads((run / "run.json").read_text())["settings"] == began["settings"]
 
 

@@ -11,7 +11,6 @@ import torch
 from peft import PeftModel
 from test_dataset import AT, said, selected
 from test_training import SYSTEM, finished, new_run, sft_row
-from tiny import tiny_model
 
 from app.reports import Report
 from app.web.rounds_view import live
@@ -29,8 +28,7 @@ from training.rows import read_rows, teaches_thumbs, thumb_rows
 from training.stage import Stage, compact_head
 from training.unpaired import balance, interleaved, kto_trainer
 
-# PEFT 0.21 asks transformers 5.23 for gradient checkpointing by its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPE = {
     "sft": {"epochs": 2, "learning_rate": 5e-3},
@@ -57,21 +55,6 @@ def with_thumbs(run: Path, train: range, validation: range = range(100, 112), sh
     settings = {"curation": {"unpaired_share": share} if share else {}}
     (folder.parent / "manifest.json").write_text(json.dumps({"settings": settings}))
     return run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A tiny model gains nothing from a second thread."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ from tests.test_erasure import (  # noqa: F401 (fixtures)
     store,
 )
 from tests.test_training import finished, new_run
-from tests.tiny import tiny_model
 from training.base_model import base_model_sha256
 from training.recipe import Recipe
 from training.registry import adapter_sha256, lineages
@@ -96,11 +95,6 @@ def test_nothing_new_is_said():
 
 
 # the training
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 def test_training_goes_on_with_the_adapter(tmp_path: Path, model: Path):
@@ -197,6 +191,28 @@ def test_another_base_model_is_said(operations: Operations):
     operations.store.add(*SECOND)
     with pytest.raises(RatchetError, match=rf"is not the base model that {first} was trained on"):
         operations.begin_round(None)
+
+
+def test_a_golden_question_that_the_champion_learnt_is_said(operations: Operations):
+    """Which came after it; from the base the row is left out, and the round begins."""
+    plan, first = learn(operations, *FIRST)
+    tell(operations, plan)
+    with (operations.objective.folder / "golden.jsonl").open("a") as golden:
+        item = {"id": "g2", "question": "What helps against a cough at night?", "answer": "Honey."}
+        golden.write("\n" + json.dumps(item))
+    operations.store.add(*SECOND)
+    with pytest.raises(
+        RatchetError, match=rf"^{first} has learnt .* asks the question of the .*'g2'; remove"
+    ):
+        anew(operations).begin_round(None)
+    operations.objective = replace_training(operations.objective, warm_start=False)
+    plan = anew(operations).begin_round(None)
+    assert plan["start"] is None and plan["counts"]["sft"] == 1
+
+
+def anew(operations: Operations) -> Operations:
+    """As after a restart, when the objective's files are read again."""
+    return Operations(operations.settings, operations.objective, operations.store)
 
 
 def test_rows_of_a_stage_that_was_not_kept_are_new(operations: Operations):

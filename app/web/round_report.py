@@ -14,6 +14,7 @@ from app.web.search_view import search_view
 from app.web.wording import count, duration, spaced, text, when
 from eval.objective import Gate
 from feedback.compiling.dataset import pairs_in_words
+from training.registry import LEARNS
 
 STYLES = tuple(Path(__file__).parent / "static" / name for name in ("plots.css", "report.css"))
 CASES = 5  # wins, and as many losses
@@ -21,7 +22,6 @@ WORST = 5  # slices of the primary
 LATEST = 12  # versions in a plot
 MOMENTS = 26  # weeks of a version in a plot
 STAGES = {"sft": "Answers (SFT)", "dpo": "Preferences (DPO)", "kto": "Thumbs (KTO)"}
-TAUGHT = {"sft": "sft", "dpo": "preference", "kto": "unpaired"}  # which kind of rows each stage learns from
 STEPS = STAGES | {
     "choose": "Choosing between them",
     "champion": "Examining the champion",
@@ -84,7 +84,7 @@ def _cards(report: Report, gate: Gate) -> str:
         takes = f"; the one that was seen takes {count(needed, 'item')}" if needed else ""
         cards.append(("Smallest gain it could see", f"{smallest:.3f}", f"80 % of the time{takes}"))
     if stages := report.made.get("stages"):
-        rows = sum(report.made["rows"][TAUGHT[stage]]["train"] for stage in stages)
+        rows = sum(report.made["rows"][LEARNS[stage]]["train"] for stage in stages)
         tokens = sum(stage["tokens"] for stage in stages.values())
         cards.append(("Trained on", count(rows, "row"), f"{tokens:,} tokens"))
     if seconds := report.seconds():

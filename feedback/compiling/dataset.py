@@ -7,7 +7,7 @@ import shutil
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -107,16 +107,13 @@ def manifests(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda manifest: manifest["created_at"])
 
 
-def trained_rows(folder: Path, kinds: Iterable[str]) -> set[str]:
-    """The ids of the rows of these kinds that a training on the dataset in `folder` learns from."""
+def trained_rows(folder: Path, kinds: Iterable[str]) -> Iterator[Example]:
+    """The rows of these kinds that a training on the dataset in `folder` learns from."""
     open_dataset(folder)
-    files = (folder / kind / "train.parquet" for kind in kinds)
-    return {
-        row
-        for file in files
-        if file.exists()
-        for row in pyarrow.parquet.read_table(file, columns=["id"])["id"].to_pylist()
-    }
+    for kind in kinds:
+        file = folder / kind / "train.parquet"
+        if file.exists():
+            yield from (_row(kind, columns) for columns in pyarrow.parquet.read_table(file).to_pylist())
 
 
 def open_dataset(folder: Path) -> dict[str, Any]:
@@ -194,6 +191,16 @@ def _columns(row: Example, tokens: int) -> dict[str, Any]:
         written = {"rejected_version": row.rejected_version, "rejected_age": row.rejected_age}
         return columns | {"chosen": chosen, "rejected": rejected} | written
     return columns | {"completion": chosen, "label": row.label}
+
+
+def _row(kind: str, columns: dict[str, Any]) -> Example:
+    """The row of the train side that `_columns` wrote, less its people."""
+    said = {name: columns[name] for name in ("id", "rule", "origin", "cluster", "weight")}
+    said |= {name: tuple(columns[name]) for name in ("prompt", "sources", "mended")}
+    said |= {name: columns.get(name) for name in ("label", "rejected_version", "rejected_age")}
+    [chosen] = columns["chosen" if kind == "preference" else "completion"]
+    rejected = columns["rejected"][0]["content"] if kind == "preference" else None
+    return Example(kind=kind, side="train", chosen=chosen["content"], rejected=rejected, **said)
 
 
 def _manifest(

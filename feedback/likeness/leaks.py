@@ -20,6 +20,12 @@ Evaluated = tuple[str, str, str]  # the name of an evaluation item, its question
 
 def check_leaks(rows: Iterable[Example], evaluated: Iterable[Evaluated]) -> None:
     """RatchetError that names the first of `rows` that asks or teaches what an evaluation item does."""
+    if leak := first_leak(rows, evaluated):
+        raise RatchetError(f"{leak}; remove one of the two, nothing was frozen")
+
+
+def first_leak(rows: Iterable[Example], evaluated: Iterable[Evaluated]) -> str | None:
+    """Which of `rows` is the first that asks or teaches what an evaluation item does, and of which item."""
     questions, answers = _Texts(), _Texts()
     for name, question, answer in evaluated:
         questions.add(name, question)
@@ -29,9 +35,10 @@ def check_leaks(rows: Iterable[Example], evaluated: Iterable[Evaluated]) -> None
         asked = [message["content"] for message in row.prompt if message["role"] == "user"]
         for text in dict.fromkeys([*asked, "\n".join(asked)]):
             if name := questions.find(text):
-                raise _leak(row, "asks the question", name)
+                return _leak(row, "asks the question", name)
         if _teaches(row) and (name := answers.find(row.chosen)):
-            raise _leak(row, "teaches the answer", name)
+            return _leak(row, "teaches the answer", name)
+    return None
 
 
 def taught(rows: Iterable[Example], answers: Mapping[str, str]) -> set[str]:
@@ -43,11 +50,9 @@ def taught(rows: Iterable[Example], answers: Mapping[str, str]) -> set[str]:
     return {name for row in rows if _teaches(row) for name in known.like(row.chosen)}
 
 
-def _leak(row: Example, does: str, name: str) -> RatchetError:
-    return RatchetError(
-        f"the {row.kind} row {row.id[:12]} ({row.rule}, from {', '.join(row.sources[:3])}) {does} of the "
-        f"evaluation item {name!r}; remove one of the two, nothing was frozen"
-    )
+def _leak(row: Example, does: str, name: str) -> str:
+    sources = ", ".join(row.sources[:3])
+    return f"the {row.kind} row {row.id[:12]} ({row.rule}, from {sources}) {does} of the evaluation item {name!r}"
 
 
 def _teaches(row: Example) -> bool:
