@@ -97,7 +97,7 @@ class Site:
         reports = Reports(home, objective.gate)
         enter = self.sign_in.entrance
         mounts = [
-            Mount("/", lambda: chat.chat_page(self.conversations, objective), (chat.STYLES,)),
+            Mount("/", lambda: chat.chat_page(self.conversations, objective), (chat.STYLES,), chat.HEAD),
             Mount(
                 "/review",
                 lambda: review.review_page(self.desk, objective),

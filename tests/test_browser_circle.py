@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from tests.adapters import random_adapter
-from tests.test_chat_page import CHROMIUM, QUIET
+from tests.browsing import chromium
 from tests.test_circle import GOLDEN, OBJECTIVE, WHOLE
 from tests.tiny import tiny_model
 from training.registry import adapter_sha256
@@ -71,13 +70,10 @@ def server(installation: dict[str, str]) -> Iterator[str]:
     assert not (Path(installation["RATCHET_HOME"]) / "server.json").exists()
 
 
-@pytest.mark.skipif(not shutil.which(CHROMIUM), reason="NO CHROMIUM: apt-get install chromium")
 def test_the_answering_version_changes_when_the_operator_promotes(installation: dict[str, str], server: str):
     """Chat, rate, correct; promote by command; a new conversation is answered by the new version, then back."""
     version = json.loads((Path(installation["RATCHET_HOME"]) / "runs/r0001/run.json").read_text())["version"]
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=30_000)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(30_000)
         page.goto(server)
@@ -115,7 +111,6 @@ def test_the_answering_version_changes_when_the_operator_promotes(installation: 
         assert ratchet(installation, "rollback", "--json").returncode == 0
         ask("And with a cough?", 2)
         expect(page.locator("#version")).to_contain_text("base")
-        browser.close()
 
 
 def test_a_second_server_and_a_stranger_are_refused(installation: dict[str, str], server: str):

@@ -3,9 +3,6 @@
 import base64
 import json
 import os
-import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
-import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from app.conversations import Conversations
 from app.engine import Engine
@@ -26,12 +21,11 @@ from feedback.records import Turn
 from feedback.store import Store
 from tests.accessibility import serious
 from tests.adapters import random_adapter
+from tests.browsing import chromium, serving
 from tests.tiny import tiny_model
 from tests.visitor import Visitor
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-expect.set_options(timeout=20_000)  # the machine may be busy
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass
@@ -47,9 +41,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip("NO CHROMIUM was found: the chat page is not tested; apt-get install chromium")
-    from app.web.chat import STYLES, chat_page  # after the environment is set
+    from app.web.chat import HEAD, STYLES, chat_page  # after the environment is set
     from app.web.mine import mine_router
     from app.web.server import Mount, build_app
 
@@ -73,31 +65,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         red_flag=(RedFlag(name="heart", patterns=("chest pain",), message="Call 112 now."),),
     )
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"  # its sums are never read, and warn
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two wait for each other longer than they work on so small a model
     engine = Engine(tiny_model(home / "model"))
     with Store.open(home / "store.duckdb") as store:
         chats = Conversations(store, engine, objective, "base")
-        mount = Mount("/", lambda: chat_page(chats, objective), (STYLES,))
+        mount = Mount("/", lambda: chat_page(chats, objective), (STYLES,), HEAD)
         app = build_app([mount], [mine_router(chats)], "a secret of 32 characters or more", "127.0.0.1")
-        listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}", store, chats, engine, home / "model")
-        server.should_exit = True
-        thread.join()
+        with serving(app) as url:
+            yield Site(url, store, chats, engine, home / "model")
         engine.close()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def browser(site: Site) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -332,6 +313,22 @@ def test_without_consent_the_page_offers_no_rating(site: Site, page: Page):
     expect(page.locator("#not-kept")).to_be_visible()
     expect(page.locator("#feedback")).to_be_hidden()
     assert turns(site, page) == []
+
+
+def test_a_click_soon_after_another_is_answered(site: Site, page: Page):
+    """Also where the server has just told the browser that nothing is under way: each is done and shown."""
+    ask(page, "What is asthma?")
+    for pause in range(0, 120, 6):
+        page.evaluate(
+            """pause => {
+                document.querySelector("#thumb-down").click();
+                setTimeout(() => document.querySelector("#edit").click(), pause);
+            }""",
+            pause,
+        )
+        expect(page.locator("#leave-edit")).to_be_visible(timeout=5000)
+        page.locator("#leave-edit").click()
+        expect(page.locator("#leave-edit")).to_be_hidden()
 
 
 def test_a_red_flag_stands_out(site: Site, page: Page):

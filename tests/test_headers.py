@@ -2,25 +2,19 @@
 
 import os
 import re
-import shutil
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import gradio as gr
 import pytest
-import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from starlette.testclient import TestClient
 
 from app.limits import RATES
 from app.web.guards import BODY_LIMIT
 from app.web.server import Mount, build_app
+from tests.browsing import chromium, serving
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 HEAD = "<script>window.own = 1</script>"
 INJECTED = "<img src='data:,' onerror='window.injected = 1'><a href='javascript:window.injected = 1'>x</a>"
 
@@ -44,18 +38,6 @@ def _greet(request: gr.Request) -> str:
 def _tell(asked: str) -> Iterator[str]:
     yield asked
     yield asked * 2
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """A running server's address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +179,7 @@ def test_one_network_brings_so_many_newcomers_an_hour(client: TestClient):
 
 def test_the_policy_holds_and_the_page_works(app: FastAPI):
     """In a real browser: the page's own scripts run, one that came in with a text does not."""
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip("NO CHROMIUM was found: the policy is not tested; apt-get install chromium")
-    with serving(app) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with serving(app) as url, chromium() as browser:
         page = browser.new_page()
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
@@ -216,4 +195,3 @@ def test_the_policy_holds_and_the_page_works(app: FastAPI):
         refused = [text for text in said if "Content Security Policy" in text]
         assert all("inline" in text for text in refused)
         assert refused
-        browser.close()

@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from app.door import write_server_file
@@ -28,6 +25,7 @@ from eval.objective import load_objective
 from feedback.errors import Refused
 from feedback.records import Signal, Turn, new_id
 from feedback.store import Store
+from tests.browsing import serving
 from tests.test_circle import ASKED, GOLDEN, OBJECTIVE, WHOLE
 from tests.tiny import tiny_model
 
@@ -72,17 +70,6 @@ def corrected(store: Store) -> None:
         store.add(turn, Signal(new_id(now), turn.id, "rita", "reviewer", "correction", said, now))
 
 
-def listen(app: FastAPI) -> Iterator[str]:
-    """Serve `app` in a thread; yields its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     from app.web.api import operations_router
@@ -93,7 +80,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         operations = Operations(settings, load_objective(settings.objective), store)
         levers = Levers(settings, operations)
         app, router = FastAPI(), APIRouter()
-        for url in listen(app):
+        with serving(app) as url:
             router = operations_router(operations, write_server_file(settings.server_file, url))
             app.include_router(router)
             yield House(settings, store, levers, Schedule(levers, NEVER))

@@ -1,9 +1,6 @@
 """The review desk as a reviewer meets it: a real browser, a real server, keys and all."""
 
 import os
-import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,18 +8,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from app.review import ReviewDesk
 from eval.objective import Gate, Objective, SuitePlan
 from eval.objective import Page as Words
 from feedback.records import Draft, Judgement, Review, Signal, Turn, new_id
 from feedback.store import Store
+from tests.browsing import chromium, serving
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 ANSWER = "Asthma is a disease of the stomach that comes from cold water."
 BETTER = "Asthma is a disease of the airways that makes breathing hard."
 
@@ -58,8 +53,6 @@ class Site:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip("NO CHROMIUM was found: the review desk is not tested; apt-get install chromium")
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"  # its sums are never read, and warn
     from app.web.review import HEAD, STYLES, review_page  # after the environment is set
     from app.web.server import Mount, build_app
@@ -85,13 +78,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             lambda request: request.cookies.get("name"),
         )
         app = build_app([mount], [], "a secret of 32 characters or more", "127.0.0.1")
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}", store, desk)
-        server.should_exit = True
-        thread.join()
+        with serving(app) as url:
+            yield Site(url, store, desk)
 
 
 @pytest.fixture
@@ -102,11 +90,8 @@ def site(running: Site) -> Site:
 
 @pytest.fixture(scope="module")
 def browser(running: Site) -> Iterator[Browser]:
-    expect.set_options(timeout=15_000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

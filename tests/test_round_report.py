@@ -1,7 +1,6 @@
 """The report of a finished round: everything is in it, nothing comes from elsewhere, and it reads for everybody."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from app.operations import Operations
 from app.reports import Report, Reports, Voices
@@ -23,9 +22,8 @@ from feedback.records import Signal, Turn
 from feedback.satisfaction import Satisfaction
 from feedback.store import Store
 from tests.accessibility import serious
-from tests.test_chat_page import CHROMIUM, QUIET
+from tests.browsing import chromium, serving
 from tests.test_circle import OBJECTIVE
-from tests.test_levers import listen
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ALIEN = "<script>alert(1)</script><img src='https://elsewhere.example/x.png'>"
@@ -343,17 +341,14 @@ def site(home: Path, tmp_path: Path) -> Iterator[str]:
         operations = Operations(settings, domain, store)
         reports = Reports(home, domain.gate)
         router = report_router(operations, reports, lambda request: request.headers.get("x-operator"))
-        yield from listen(build_app([], [router], "a secret of 32 characters or more", "127.0.0.1"))
+        with serving(build_app([], [router], "a secret of 32 characters or more", "127.0.0.1")) as url:
+            yield url
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip("NO CHROMIUM was found: the report is not tested; apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def get(site: str, name: str, **headers: str) -> httpx.Response:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from app.door import write_server_file
 from app.levers import Levers
@@ -17,22 +17,16 @@ from eval.objective import load_objective
 from feedback.records import Signal, Turn, new_id
 from feedback.store import Store
 from tests.accessibility import serious
-from tests.test_chat_page import CHROMIUM, QUIET
-from tests.test_levers import NEVER, House, corrected, installation, listen, until
+from tests.browsing import chromium, serving
+from tests.test_levers import NEVER, House, corrected, installation, until
 
 SLOW = 240_000  # ms: a round with its two processes, on a busy machine
 ALIEN = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, House]]:
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip("NO CHROMIUM was found: the rounds page is not tested; apt-get install chromium")
+def site(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Iterator[tuple[str, House]]:
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"  # its sums are never read, and warn
-    one_thread = pytest.MonkeyPatch()
-    one_thread.setenv(
-        "OMP_NUM_THREADS", "1"
-    )  # in the round: two wait longer than they work on so small a model
     from app.web.api import operations_router
     from app.web.report_path import report_router
     from app.web.rounds import STYLES, rounds_page
@@ -60,14 +54,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, House]
             report_router(levers.operations, reports, enter),
         ]
         app = build_app([mount], routers, "a secret of 32 characters or more", "127.0.0.1")
-        for url in listen(app):
+        with serving(app) as url:
             known = settings.server_file.read_text("utf-8").replace('"url": ""', f'"url": "{url}"')
             settings.server_file.write_text(known)
             yield f"{url}/rounds/", House(settings, store, levers, schedule)
             if levers.busy():
                 levers.cancel("the test", "it is over")
             until(lambda: not levers.busy())
-    one_thread.undo()
 
 
 def liked(store: Store, up: int, down: int) -> None:
@@ -80,10 +73,8 @@ def liked(store: Store, up: int, down: int) -> None:
 
 @pytest.fixture(scope="module")
 def browser(site: tuple[str, House]) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def visit(browser: Browser, url: str, **context) -> Page:

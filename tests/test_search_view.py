@@ -1,18 +1,16 @@
 """A search for settings as people see it: a plot, what each trial changed, and whether the best surely gains."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from app.reports import Reports
 from app.run_folder import RunFolder
 from app.web.round_report import CASES, round_report
 from app.web.search_view import search_view
 from tests.accessibility import serious
-from tests.test_chat_page import CHROMIUM, QUIET
+from tests.browsing import chromium
 from tests.test_round_report import ALIEN, AT, GATE, VOICES, finish, freeze, words
 
 SHARES = {"knowledge_share": 0.6, "preference_share": 0.15}
@@ -98,11 +96,8 @@ def test_settings_by_hand_have_no_search(tmp_path: Path):
 
 def test_it_reads_on_a_phone_and_has_no_barrier(document: str, tmp_path: Path):
     """In a real browser: one column, no serious barrier, the settings opened by a key."""
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip("NO CHROMIUM was found: the report is not looked at; apt-get install chromium")
     (tmp_path / "report.html").write_text(document)
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto((tmp_path / "report.html").as_uri())
         page.locator("#settings summary").focus()
@@ -110,4 +105,3 @@ def test_it_reads_on_a_phone_and_has_no_barrier(document: str, tmp_path: Path):
         assert page.locator("#settings li").first.is_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert serious(page) == []
-        browser.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -19,8 +19,9 @@ from app.web.server import Mount, build_app
 from app.web.signin import SignIn
 from feedback.store import Store
 from tests.accessibility import serious
+from tests.browsing import chromium, serving
 from tests.test_accounts import CHEAP, GOOD
-from tests.test_headers import CHROMIUM, QUIET, serving, trivial_page
+from tests.test_headers import trivial_page
 from tests.test_limits import Clock
 
 BROWSER = {"Accept": "text/html"}
@@ -320,13 +321,11 @@ def test_an_account_from_elsewhere_ends_the_link(bare: Site):
 
 def test_a_person_signs_in_by_keys(staffed: Site):
     """In a real browser: sent to the sign-in, wrong once, then in; the page runs; then out again; no barriers."""
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip("NO CHROMIUM was found: the sign-in is not tested in a browser; apt-get install chromium")
-    with serving(staffed.client.app) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET])
+    with serving(staffed.client.app) as url, chromium() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(f"{url}/review")
         assert page.url == f"{url}/sign-in?next=/review/"
+        expect(page.get_by_label("Name")).to_be_focused()
         page.keyboard.type("rita")
         page.keyboard.press("Tab")
         page.keyboard.type("wrong")
@@ -348,4 +347,3 @@ def test_a_person_signs_in_by_keys(staffed: Site):
         assert page.url == f"{url}/sign-in?next=/review/"
         page.emulate_media(color_scheme="dark")
         assert serious(page) == []
-        browser.close()

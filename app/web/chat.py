@@ -16,13 +16,15 @@ import gradio as gr
 
 from app.conversations import Conversations
 from app.transcript import Exchange, Progress
-from app.web.edge import CLICK, HIDDEN, Updates, in_words, person_of
+from app.web.edge import CLICK, HIDDEN, UNQUEUED, Updates, in_words, person_of
 from app.web.feedback_panel import FeedbackPanel, messages_shown, said_by
 from app.web.sidebar import Sidebar
 from eval.objective import Objective
 from feedback.errors import RatchetError
 
-STYLES = Path(__file__).parent / "static" / "chat.css"
+STATIC = Path(__file__).parent / "static"
+STYLES = STATIC / "chat.css"
+HEAD = f"<script>{(STATIC / 'results.js').read_text('utf-8')}</script>"
 ANSWER_TO_COME = {"role": "assistant", "content": "…"}
 PAUSE = 0.08  # seconds between two pictures of an answer that is being written
 ANSWERS = HIDDEN | {"concurrency_limit": 64, "concurrency_id": "answers"}
@@ -31,12 +33,12 @@ REMEMBERED = {"secret": "what is shown is checked on the server"}
 
 
 def chat_page(conversations: Conversations, objective: Objective) -> gr.Blocks:
-    """The page of one objective; mount it with STYLES."""
+    """The page of one objective; mount it with STYLES and HEAD."""
     with gr.Blocks(title=objective.title, analytics_enabled=False, fill_width=True) as page:
         chat = ChatPage(conversations, objective)
         chat.lay_out()
         chat.connect()
-        page.load(chat.enter, [chat.last_open, chat.agreed], chat.everything, **CLICK)
+        page.load(chat.enter, [chat.last_open, chat.agreed], chat.everything, **UNQUEUED)
     return page
 
 
@@ -161,7 +163,7 @@ class ChatPage:
         self.stop.click(self.end, [self.conversation], None, **CLICK)
         self.edit.click(self.begin_editing, about, [self.replaced, self.editing, self.question], **CLICK)
         self.leave.click(self.leave_editing, None, [self.replaced, self.editing, self.question], **CLICK)
-        self.consent.input(lambda agreed: agreed, self.consent, self.agreed, **CLICK)
+        self.consent.input(None, self.consent, self.agreed, js="agreed => agreed", **HIDDEN)
         self.sidebar.new.click(self.begin_anew, None, everything, **CLICK)
         self.sidebar.list.input(self.open, [self.sidebar.list], everything, **CLICK)
         self.sidebar.confirm.click(self.delete, [self.conversation], everything, **CLICK)
