@@ -1,7 +1,8 @@
 """How fast the small model is examined and trained, beside plain PyTorch: `python -m tests.measure_speed`.
 
 Each part runs in a process of its own, so that the most memory it had can be told; within it ours and the plain way
-take turns, batch by batch, on public data (RATCHET_TEST_DATA, else ../shared/data). Prints one Markdown table.
+take turns, batch by batch, on public data (RATCHET_TEST_DATA, else ../shared/data); the plain way has PyTorch's own
+matrix products (see training.products). Prints one Markdown table.
 """
 
 import json
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,18 @@ def matrix_peak() -> float:
     return 2 * MATRIX**3 / (time.monotonic() - began)
 
 
+@contextmanager
+def as_torch_comes() -> Iterator[None]:
+    """While inside, whoever computes matrix products in PyTorch by itself does so."""
+    from training.products import hasten
+
+    if (ours := hasten()) is not None:
+        ours._destroy()
+        hasten.cache_clear()
+    yield
+    hasten()
+
+
 # answering
 
 
@@ -96,6 +110,7 @@ def answering(base: Path, adapter: Path | None, rounds: int) -> dict[str, Any]:
     def ours() -> int:
         return sum(a.tokens for a in responder.answers(prompts, NEW_TOKENS, lambda done, total: None))
 
+    @as_torch_comes()
     @torch.inference_mode()
     def plain() -> int:
         written = 0
@@ -118,7 +133,7 @@ def answering(base: Path, adapter: Path | None, rounds: int) -> dict[str, Any]:
         began = time.monotonic()
         tokens[name] = way()
         rates[name].append(tokens[name] / (time.monotonic() - began))
-    assert tokens["ours"] == tokens["plain"], f"not the same answers: {tokens}"
+    assert abs(tokens["ours"] / tokens["plain"] - 1) < 0.05, f"not the same answers: {tokens}"
     rate, plain_rate = (statistics.median(rates[name]) for name in ("ours", "plain"))
     return {"tokens_per_s": rate, "plain_tokens_per_s": plain_rate, "ratio": rate / plain_rate}
 
@@ -153,6 +168,7 @@ class Plain:
         self.pad = load_tokenizer(base).pad_token_id
         self.batches = (rows.select(range(at, at + batch)) for at in range(0, len(rows), batch))
 
+    @as_torch_comes()
     def step(self, rate: float) -> float:
         """Learn the next batch at `rate`; its loss."""
         import torch
@@ -245,10 +261,12 @@ def sft(base: Path, folder: Path) -> dict[str, Any]:
     order = ordered(rows, plan.recipe.sft, plan.recipe.seed, None, this_device())
     trainer = sft_trainer(plan, rows, stage, this_device())
     plain = Plain(base, trainer, order, plan.recipe.sft.batch_size)
-    peaks, plain_seconds, plain_losses = [], [], []
+    peaks, plain_peaks, plain_seconds, plain_losses = [], [], [], []
 
     def turn(rate: float) -> None:
         peaks.append(matrix_peak())
+        with as_torch_comes():
+            plain_peaks.append(matrix_peak())
         began = time.monotonic()
         plain_losses.append(plain.step(rate))
         plain_seconds.append(time.monotonic() - began)
@@ -264,6 +282,7 @@ def sft(base: Path, folder: Path) -> dict[str, Any]:
         "ratio": sum(plain_seconds) / seconds,
         "share_of_peak": operations(trainer.model, order) / seconds / peak,
         "peak": peak,
+        "plain_peak": statistics.median(plain_peaks),
         "padding": padding(order, trainer.args.per_device_train_batch_size),
     }
 
@@ -353,7 +372,7 @@ def table(found: dict[str, dict[str, Any]], model: float) -> str:
             "SFT, share of the matrix peak",
             f"{taught['share_of_peak']:.2f}",
             f"{taught['share_of_peak'] / taught['ratio']:.2f}",
-            f"of {taught['peak'] / 1e9:.0f} GFLOP/s",
+            "",
         ),
         (
             "DPO, tokens/s",
@@ -366,6 +385,12 @@ def table(found: dict[str, dict[str, Any]], model: float) -> str:
             f"{pairs['with_reference']:.0f}",
             "",
             f"{pairs['with_reference'] / taught['tokens_per_s']:.2f} of SFT",
+        ),
+        (
+            "large product, GFLOP/s",
+            f"{taught['peak'] / 1e9:.0f}",
+            f"{taught['plain_peak'] / 1e9:.0f}",
+            f"{taught['peak'] / taught['plain_peak']:.2f}",
         ),
         ("most memory, answers; over the model's size", memory(answers), "", ""),
         (f"most memory, SFT (rows up to {alone['longest']} tokens)", memory(alone), "", ""),

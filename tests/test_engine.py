@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -264,13 +265,15 @@ def test_closing_ends_every_stream(base: Path):
         engine.stream(asked("Water?"), BASE, GREEDY)
 
 
-def test_versions_take_turns(engine: Engine, adapters: dict[str, Path]):
+def test_versions_take_turns(tmp_path: Path, adapters: dict[str, Path]):
     """A long answer keeps neither another version nor a new one waiting for its end."""
-    blocking = engine.stream(asked("What is asthma?"), BASE, LONG)
-    next(iter(blocking))
-    engine.load("v1", adapters["v1"])
-    assert blocking.finish is None
-    assert answer(engine, QUESTIONS[0], "v1")
-    assert blocking.finish is None
-    assert engine.waiting == 0
-    blocking.close()
+    endless = Sampling(max_new_tokens=8000, temperature=0)
+    with closing(Engine(tiny_model(tmp_path, places=8192))) as engine:
+        blocking = engine.stream(asked("What is asthma?"), BASE, endless)
+        next(iter(blocking))
+        engine.load("v1", adapters["v1"])
+        assert blocking.finish is None
+        assert answer(engine, QUESTIONS[0], "v1")
+        assert blocking.finish is None
+        assert engine.waiting == 0
+        blocking.close()

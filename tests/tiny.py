@@ -75,8 +75,13 @@ FAMILIES = {
 }
 
 
-def tiny_model(folder: Path, seed: int = 0, hidden: int = 64, family: str = "llama") -> Path:
-    """A random two-layer model in `folder`, the same bytes for the same `seed`; returns `folder`."""
+def tiny_model(
+    folder: Path, seed: int = 0, hidden: int = 64, family: str = "llama", places: int = 1024
+) -> Path:
+    """A random two-layer model in `folder`, the same bytes for the same `seed`; returns `folder`.
+
+    `places` is how many tokens it can read.
+    """
     kind = FAMILIES[family]
     tokenizer = _tokenizer(kind)
     torch.manual_seed(seed)
@@ -87,7 +92,7 @@ def tiny_model(folder: Path, seed: int = 0, hidden: int = 64, family: str = "lla
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=1024,
+        max_position_embeddings=places,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

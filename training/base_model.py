@@ -20,6 +20,7 @@ from transformers import (
 from feedback.errors import RatchetError
 from feedback.records import Message
 from training.device import Device, this_device
+from training.products import hasten
 from training.weights import (
     MANIFEST,
     Log,
@@ -123,6 +124,7 @@ def load_model(folder: Path, bits: int | None = None) -> PreTrainedModel:
     RatchetError where 4 bits are asked for and cannot be had.
     """
     device = this_device()
+    hasten()
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.bfloat16 if device.bf16 else torch.float32,

@@ -20,6 +20,7 @@ from training.energy import this_machine
 from training.interruption import Interruption, Obstacle
 from training.learning import Learnt, learn
 from training.plan import Plan, read_plan
+from training.products import products
 from training.progress import ProgressFile, write_whole
 from training.registry import adapter_sha256
 from training.rows import pair_lengths
@@ -84,6 +85,7 @@ def _described(plan: Plan, adapter: Path, learnt: Learnt) -> dict[str, Any]:
         "max_steps": plan.max_steps,
         "seed": plan.recipe.seed,
         "threads": torch.get_num_threads(),
+        "products": products(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "packages": {name: version(name) for name in PACKAGES} | {"python": python_version()},

@@ -78,6 +78,9 @@ class Encoder:
         import torch
         from transformers import AutoModel
 
+        from training.products import hasten
+
+        hasten()
         return AutoModel.from_pretrained(
             self._folder,
             dtype=torch.float32,

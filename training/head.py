@@ -18,15 +18,14 @@ class LabelledHead(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         log_probs = hidden.new_empty(len(hidden))
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        logits, scores = hidden.new_empty(2, min(ROWS, len(hidden)), len(weight))
+        scores = hidden.new_empty(min(ROWS, len(hidden)), len(weight))
         for at in range(0, len(hidden), ROWS):
             part, wanted = hidden[at : at + ROWS], targets[at : at + ROWS, None]
-            torch.mm(part, weight.t(), out=logits[: len(part)])
-            score = torch.log_softmax(logits[: len(part)], -1, out=scores[: len(part)])
+            score = torch.log_softmax(part @ weight.t(), -1, out=scores[: len(part)])
             log_probs[at : at + ROWS] = score.gather(-1, wanted)[:, 0]
             if slopes is not None:
                 missed = score.exp_().neg_().scatter_add_(-1, wanted, torch.ones_like(score[:, :1]))
-                torch.mm(missed, weight, out=slopes[at : at + ROWS])
+                slopes[at : at + ROWS] = missed @ weight
         if slopes is not None:
             ctx.save_for_backward(slopes)
         return log_probs
