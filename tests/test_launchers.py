@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from test_training import QUICK, ROOT, finished, new_run
+from test_unpaired import with_thumbs
 
 from app.jobs import run_job
 from app.run_folder import RunFolder
@@ -71,9 +73,9 @@ def _steps(run: Path, stage: str) -> list[dict]:
     return list(ProgressFile(run / "progress.jsonl").stage(stage).values())
 
 
-def assert_same_training(run: Path, alone: Path) -> None:
+def assert_same_training(run: Path, alone: Path, stages: Sequence[str] = ("sft", "dpo")) -> None:
     """Step by step the same losses, gradients and rates, the same adapters, the same choice."""
-    for stage in ("sft", "dpo"):
+    for stage in stages:
         together, expected = _steps(run, stage), _steps(alone, stage)
         for what in ("step", "loss", "grad_norm", "learning_rate"):
             assert [line[what] for line in together] == pytest.approx(
@@ -105,6 +107,18 @@ def test_two_processes_train_what_one_does(tmp_path, model):
     lines = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["stage"] == "sft"] == list(range(1, 29)), "each step once"
     assert not (run / "failure.json").exists() and not (run / "dpo" / "checkpoints").exists()
+
+
+def test_two_processes_learn_from_thumbs_as_one_does(tmp_path, model):
+    """Also by a loss that compares the answers of a whole batch."""
+    kto = {"learning_rate": 1e-3, "batch_size": 4, "epochs": 1, "loss": "kto"}
+    alone, run = (
+        with_thumbs(new_run(tmp_path / name, model, sft=(4, 3), recipe=QUICK | {"kto": kto}), range(18))
+        for name in ("alone", "two")
+    )
+    finished(alone)
+    launched(run, TWO)
+    assert_same_training(run, alone, ["sft", "kto"])
 
 
 def test_sharded_model_trains_what_a_whole_one_does(tmp_path, model):

@@ -55,6 +55,8 @@ def test_products_are_exact(replaced: None, shape: tuple[int, int, int], kind: t
     near = {"rtol": 2e-2, "atol": 1} if kind is torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-4}
     torch.testing.assert_close((left @ right).to(double), exact, **near)
     torch.testing.assert_close(torch.addmm(bias, left, right).to(double), exact + bias.to(double), **near)
+    same = torch.addmm(bias[:1], left, right)
+    torch.testing.assert_close(same.to(double), exact + bias[:1].to(double), **near)
     weighed = torch.addmm(bias, left, right, beta=0.5, alpha=2)
     torch.testing.assert_close(weighed.to(double), 2 * exact + 0.5 * bias.to(double), **near)
 

@@ -47,7 +47,7 @@ def replace_products() -> torch.library.Library:
     def addmm(
         bias: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, beta: Any = 1, alpha: Any = 1
     ) -> torch.Tensor:
-        if bias.dim() == 1 and beta == alpha == 1 and _worth_it(left, right):
+        if bias.shape == right.shape[1:] and beta == alpha == 1 and _worth_it(left, right):
             return product(left, right.t(), bias, *no_more)
         out = left.new_empty(left.shape[0], right.shape[1])
         return mkl_sum(bias, left, right, beta=beta, alpha=alpha, out=out)
