@@ -1,6 +1,6 @@
 """What a round or a search begins with: the rows and settings to train with, and the version that is gone on with."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -37,7 +37,7 @@ class Material:
     base: Path  # the base model's folder
     count_tokens: Callable[[str], int]
     start: Mapping[str, Any] | None  # the version that is gone on with; see training.plan
-    learnt: frozenset[str]  # the rows that it has learnt, by id
+    learnt: Sequence[Example]  # the rows that it has learnt
 
     @classmethod
     def of(
@@ -63,11 +63,6 @@ class Material:
             lineage = lineages(settings.home)[champion]
             start = _start(settings.home, lineage[0], objective.base_model, recipe, base)
             learnt = _learnt(settings.home, lineage)
-            if leak := first_leak(learnt, evaluated):
-                raise RatchetError(
-                    f"{champion} has learnt what is asked at the gate by now: {leak}; remove the item, or "
-                    f"{FROM_THE_BASE}"
-                )
         return cls(
             settings.home / "datasets",
             events,
@@ -78,7 +73,7 @@ class Material:
             base,
             cache(_token_counter(base)),
             start,
-            frozenset(row.id for row in learnt),
+            learnt,
         )
 
     @property
@@ -107,9 +102,18 @@ class Material:
     def select(self, curation: Curation) -> Selection:
         """The rows that these limits choose; an item that is asked at the gate is not among them."""
         window = self.recipe.max_length
-        selection = select(self.compilation.rows, curation, self.count_tokens, window, self.learnt)
+        learnt = frozenset(row.id for row in self.learnt)
+        selection = select(self.compilation.rows, curation, self.count_tokens, window, learnt)
         check_leaks(selection.rows, self.evaluated)
         return selection
+
+    def check_start(self, asked: Iterable[str]) -> None:
+        """RatchetError where the version that is gone on with has learnt one of the items that a round asks, by id."""
+        ids = set(asked)
+        if leak := first_leak(self.learnt, [item for item in self.evaluated if item[0] in ids]):
+            raise RatchetError(
+                f"{self.start['version']} has learnt what is asked at the gate by now: {leak}; {FROM_THE_BASE}"
+            )
 
     def freeze(self, selection: Selection, curation: Curation) -> dict[str, Any]:
         """Write the dataset of `selection`, which `curation` chose, and holds no personal data; its manifest."""

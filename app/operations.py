@@ -220,8 +220,9 @@ class Operations:
         selection = material.select(material.curation).redacted(self.redactor.redact)
         manifest = material.freeze(selection, material.curation)
         champion = self.champion()
-        run = RunFolder.new(self.settings.home / "runs")
         suites = self._book.draw(material.compilation, selection.rows, champion)
+        material.check_start(item.id for suite in suites for item in suite.items)
+        run = RunFolder.new(self.settings.home / "runs")
         run.write("suites.json", [suite.to_json() for suite in suites])
         if self.objective.judge:
             run.write("reviewers_pairs.json", self._reviewers_pairs(material.events, material.compilation))

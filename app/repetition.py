@@ -91,7 +91,7 @@ def compare(
 
 def _surroundings(run: Mapping[str, Any]) -> dict[str, Any]:
     machine = {"device": run["device"], "threads": run["threads"], "processes": run.get("processes", 1)}
-    machine |= {"products": run.get("products", "MKL")}
+    machine |= {"products": run.get("products", "PyTorch")}
     return {**run["packages"], **machine}
 
 

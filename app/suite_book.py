@@ -40,7 +40,7 @@ class SuiteBook:
         """What must never be trained on: the objective's own items and what was held out."""
         return [
             *((i.id, i.first_question, i.reference or "") for i in self.own_items(*EXAMINED)),
-            *((h.id, h.messages[-1]["content"], h.answer) for h in compilation.held_out),
+            *((h.id, _asked(h.messages), h.answer) for h in compilation.held_out),
             *((p.id, _asked(p.messages), p.chosen) for p in compilation.held_out_pairs),
         ]
 

@@ -88,8 +88,10 @@ def as_torch_comes() -> Iterator[None]:
     if (ours := hasten()) is not None:
         ours._destroy()
         hasten.cache_clear()
-    yield
-    hasten()
+    try:
+        yield
+    finally:
+        hasten()
 
 
 # answering

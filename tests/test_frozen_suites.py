@@ -180,3 +180,21 @@ def test_what_safety_is_measured_with_is_not_trained_on(operations: Operations, 
     document = operations.compile()
     assert document["signals"]["held_out"] == 1
     assert set(frozen(operations, "corrections")) == {"s1"}
+
+
+def test_conversations_may_go_on_in_the_same_words(operations: Operations):
+    """What is held out is the whole of what was asked, not a follow-up that fits anything."""
+    began = {"What helps against a cough at night?": None, "Why do I burp after a meal?": "hiccups"}
+    for number, (question, topic) in enumerate(began.items()):
+        asked = (
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": "It is often so."},
+            {"role": "user", "content": "Can you explain why?"},
+        )
+        turn = Turn(f"t{number}", f"c{number}", "ann", asked, "It just does.", "base", AT, topic=topic)
+        better = {"text": f"There are many reasons, and this is number {number} of them."}
+        operations.store.add(
+            turn, Signal(f"s{number}", turn.id, "rita", "reviewer", "correction", better, AT)
+        )
+    assert operations.compile()["signals"]["held_out"] == 1
+    assert set(frozen(operations, "corrections")) == {"s0"}

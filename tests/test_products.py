@@ -57,6 +57,10 @@ def test_products_are_exact(replaced: None, shape: tuple[int, int, int], kind: t
     torch.testing.assert_close(torch.addmm(bias, left, right).to(double), exact + bias.to(double), **near)
     same = torch.addmm(bias[:1], left, right)
     torch.testing.assert_close(same.to(double), exact + bias[:1].to(double), **near)
+    for other in (bias.repeat_interleave(2)[::2], bias[:1].expand(columns)):
+        torch.testing.assert_close(
+            torch.addmm(other, left, right).to(double), exact + other.to(double), **near
+        )
     weighed = torch.addmm(bias, left, right, beta=0.5, alpha=2)
     torch.testing.assert_close(weighed.to(double), 2 * exact + 0.5 * bias.to(double), **near)
 

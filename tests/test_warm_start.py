@@ -12,10 +12,12 @@ from eval.objective import load_objective
 from feedback.compiling.budget import select
 from feedback.compiling.curation import Curation
 from feedback.errors import RatchetError
+from feedback.records import Knowledge
 from feedback.store import Store
 from tests.test_budget import WINDOW, chosen, cost, example, knowledge, words_in
 from tests.test_erasure import (  # noqa: F401 (fixtures)
     AT,
+    HELD_OUT,
     asks,
     base,
     corrects,
@@ -201,13 +203,22 @@ def test_a_golden_question_that_the_champion_learnt_is_said(operations: Operatio
         item = {"id": "g2", "question": "What helps against a cough at night?", "answer": "Honey."}
         golden.write("\n" + json.dumps(item))
     operations.store.add(*SECOND)
-    with pytest.raises(
-        RatchetError, match=rf"^{first} has learnt .* asks the question of the .*'g2'; remove"
-    ):
+    with pytest.raises(RatchetError, match=rf"^{first} has learnt .* asks the question of the .*'g2'; begin"):
         anew(operations).begin_round(None)
     operations.objective = replace_training(operations.objective, warm_start=False)
     plan = anew(operations).begin_round(None)
     assert plan["start"] is None and plan["counts"]["sft"] == 1
+
+
+def test_what_no_suite_asks_may_have_been_learnt(operations: Operations):
+    """Knowledge on held-out ground came when the questions were drawn already: the round begins."""
+    hiccup = Knowledge("k1", "Why does somebody hiccup?", "The midriff does it.", AT, HELD_OUT)
+    operations.store.add(hiccup)  # with the golden one as many as the suite asks
+    plan, first = learn(operations, *FIRST)
+    tell(operations, plan)
+    known = Knowledge("k2", "What helps against a cough at night?", "A spoon of honey helps.", AT, HELD_OUT)
+    operations.store.add(known, *SECOND)
+    assert operations.begin_round(None)["start"]["version"] == first
 
 
 def anew(operations: Operations) -> Operations:

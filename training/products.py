@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from training.device import this_device
+
 PROCESSORS = Path("/proc/cpuinfo")  # of Linux
 LARGE = 2**18  # weights; where they come from memory oneDNN is ahead from the second row on
 WORTH = 2**21  # multiplications; fewer with small weights are done sooner than they are handed over
@@ -25,8 +27,8 @@ def hasten() -> torch.library.Library | None:
 
 
 def products() -> str:
-    """Who computes them."""
-    return "oneDNN" if hasten() else "MKL" if torch.backends.mkl.is_available() else "PyTorch"
+    """Who computes them: "oneDNN", or "PyTorch" as it comes."""
+    return "oneDNN" if this_device().kind == "cpu" and hasten() else "PyTorch"
 
 
 def replace_products() -> torch.library.Library:
@@ -47,8 +49,9 @@ def replace_products() -> torch.library.Library:
     def addmm(
         bias: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, beta: Any = 1, alpha: Any = 1
     ) -> torch.Tensor:
-        if bias.shape == right.shape[1:] and beta == alpha == 1 and _worth_it(left, right):
-            return product(left, right.t(), bias, *no_more)
+        added = bias.shape == right.shape[1:] and bias.dtype is torch.float32 and beta == alpha == 1
+        if added and _worth_it(left, right):
+            return product(left, right.t(), bias.contiguous(), *no_more)
         out = left.new_empty(left.shape[0], right.shape[1])
         return mkl_sum(bias, left, right, beta=beta, alpha=alpha, out=out)
 

@@ -196,7 +196,7 @@ def _columns(row: Example, tokens: int) -> dict[str, Any]:
 def _row(kind: str, columns: dict[str, Any]) -> Example:
     """The row of the train side that `_columns` wrote, less its people."""
     said = {name: columns[name] for name in ("id", "rule", "origin", "cluster", "weight")}
-    said |= {name: tuple(columns[name]) for name in ("prompt", "sources", "mended")}
+    said |= {name: tuple(columns.get(name) or ()) for name in ("prompt", "sources", "mended")}
     said |= {name: columns.get(name) for name in ("label", "rejected_version", "rejected_age")}
     [chosen] = columns["chosen" if kind == "preference" else "completion"]
     rejected = columns["rejected"][0]["content"] if kind == "preference" else None

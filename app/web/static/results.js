@@ -6,6 +6,7 @@
   const plain = window.fetch;
   const joining = new Set(); // events that are being sent
   const awaited = new Set(); // ids of those whose result is to come
+  const early = new Set(); // ids of those whose result came before their id was known
   let ending = Promise.resolve(); // until Gradio has heard that a stream is over
 
   window.fetch = async (input, init) => {
@@ -32,7 +33,10 @@
     joining.add(sent);
     try {
       const response = await sent;
-      if (response.ok) awaited.add((await response.clone().json()).event_id);
+      if (response.ok) {
+        const { event_id } = await response.clone().json();
+        if (!early.delete(event_id)) awaited.add(event_id);
+      }
       return response;
     } finally {
       joining.delete(sent);
@@ -47,15 +51,18 @@
       let last = "";
       for await (const message of messages(response)) {
         const { msg, event_id } = JSON.parse(message.slice("data: ".length));
-        if (msg === "process_completed") awaited.delete(event_id);
+        if (msg === "process_completed" && !awaited.delete(event_id)) early.add(event_id);
         if (msg === "close_stream") last = message;
         else yield encoder.encode(message);
       }
       await Promise.allSettled(joining);
       if (last && awaited.size) {
         awaited.clear(); // a server that ends that one, too, has no result of them
-        response = await again();
-        continue;
+        const next = await again().catch(() => null);
+        if (next?.ok) {
+          response = next;
+          continue;
+        }
       }
       ending = new Promise((done) => setTimeout(done, 50));
       if (last) yield encoder.encode(last);
@@ -72,7 +79,7 @@
       if (done) return;
       const parts = (rest + value).split("\n\n");
       rest = parts.pop();
-      for (const part of parts) yield part + "\n\n";
+      for (const part of parts) if (part.startsWith("data: ")) yield part + "\n\n";
     }
   }
 })();
