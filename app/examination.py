@@ -61,8 +61,9 @@ def examine_version(
 
     base = base_model_folder(objective.base_model, settings.cache, log=_to_stderr)
     encoder = Encoder(encoder_folder(objective.encoder, settings.cache, log=_to_stderr))
+    penalty = objective.sampling.repetition_penalty  # what nobody is served is not examined
     return examine(
-        Responder(base, adapter),
+        Responder(base, adapter, penalty),
         encoder,
         suites,
         objective.answer_tokens,
@@ -70,6 +71,7 @@ def examine_version(
         version=version,
         base_model=base_model_sha256(base),
         language=objective.curation.language,
+        repetition_penalty=penalty,
         folder=settings.home / "evaluations",
     )
 

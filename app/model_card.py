@@ -192,8 +192,9 @@ def _examination(objective: Objective, lineage: Lineage) -> str:
 |---|---|---|---|---|
 {rows}
 
-The intervals are bootstrapped over clusters of items. Answers were greedy, of at most
-{objective.answer_tokens} tokens."""
+The intervals are bootstrapped over clusters of items. Answers were greedy, with a
+repetition penalty of {objective.sampling.repetition_penalty:g} as in the chat, of at most {objective.answer_tokens}
+tokens."""
 
 
 def _limits(objective: Objective, form: Form, lineage: Lineage) -> str:

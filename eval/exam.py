@@ -66,7 +66,9 @@ class Evaluation:
 
     version: str
     base_model: str  # which base the version stands on
-    settings: Mapping[str, Any]  # answer_tokens, encoder, language; scripts: {metric: fingerprint}
+    settings: Mapping[
+        str, Any
+    ]  # answer_tokens, repetition_penalty, encoder, language; scripts: {metric: fingerprint}
     suites: Mapping[str, Result]  # {suite: {"hash", "answers": {item: text}, "clusters": {item: cluster},
     # "scores": {metric: {item: float}}, "figures": {name: float over all items}}}
 
@@ -98,16 +100,19 @@ def examine(
     version: str,
     base_model: str,
     language: str = "",
+    repetition_penalty: float = 1.0,
     folder: Path | None = None,
 ) -> Evaluation:
     """Examine `version` on `suites`, with greedy answers of at most `answer_tokens`.
 
+    The `responder` answers with this `repetition_penalty`.
     `language` (ISO 639-1) is the one that answers should be in, "" for any. A finished suite is kept in
     `folder`/`version` and not asked again at equal settings: an interrupted examination goes on, and a champion
     is asked once. RatchetError when a score is not finite.
     """
     settings: dict[str, Any] = {
         "answer_tokens": answer_tokens,
+        "repetition_penalty": repetition_penalty,
         "encoder": encoder.name,
         "language": language,
         "scripts": {},

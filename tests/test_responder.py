@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import closing
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from test_base_model import CACHE, silent
 from tiny import SPECIALS, tiny_model
 
+from app.engine import BASE, Engine
+from eval.objective import Sampling
 from feedback.errors import RatchetError
 from training.base_model import base_model_folder, load_model, load_tokenizer
 from training.rendering import control_tokens, plain, render, render_answer
@@ -70,6 +73,15 @@ def test_batched_answers_equal_plain_generation(stopping):
     assert [a.text for a in found] == [responder.tokenizer.decode(t, skip_special_tokens=True) for t in texts]
     assert len({answer.tokens for answer in found}) > 2, "the rows must stop at different places"
     assert told[-1] == (len(PROMPTS), len(PROMPTS)) and told == sorted(told)
+
+
+def test_answers_are_the_chats_at_temperature_0(stopping):
+    """With the penalty for what was said, of which the prompt is a part; it changes answers."""
+    sampling = Sampling(max_new_tokens=LIMIT, temperature=0, repetition_penalty=1.3)
+    found = Responder(stopping, repetition_penalty=1.3).answers(PROMPTS, LIMIT, untold)
+    with closing(Engine(stopping)) as engine:
+        assert [a.text for a in found] == ["".join(engine.stream(p, BASE, sampling)) for p in PROMPTS]
+    assert [a.text for a in found] != [a.text for a in Responder(stopping).answers(PROMPTS, LIMIT, untold)]
 
 
 def test_log_likelihoods_equal_the_models_own(stopping):

@@ -34,10 +34,12 @@ class Answer:
 class Responder:
     """The base model in `folder`, with `adapter` merged into it where one is given.
 
-    Answers are greedy. One thread may use it at a time.
+    Answers are greedy, after `repetition_penalty` (Keskar et al. 2019, arXiv 1909.05858; 1: none), as the chat's are
+    at temperature 0. One thread may use it at a time.
     """
 
-    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
+    def __init__(self, folder: Path, adapter: Path | None = None, repetition_penalty: float = 1.0) -> None:
+        self._penalty = repetition_penalty
         self.tokenizer = load_tokenizer(folder)
         model = load_model(folder)
         self.model = model if adapter is None else load_adapter(model, adapter).merge_and_unload()
@@ -88,6 +90,7 @@ class Responder:
         self, prompts: list[list[int]], max_new_tokens: int, progress: Callable[[float], None]
     ) -> list[list[int]]:
         """The most likely tokens after each prompt, up to a stop token; rows that stopped leave the batch."""
+        seen = self._seen(prompts)
         width = max(map(len, prompts))
         pad, device = self.tokenizer.pad_token_id, self.model.device
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
@@ -105,7 +108,8 @@ class Responder:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            best = output.logits[:, -1].argmax(-1)
+            best = self._penalised(output.logits[:, -1], seen[live]).argmax(-1)
+            seen[live, best] = True
             for row, token in zip(live, best.tolist(), strict=True):
                 if not self._has_stopped(written[row]):
                     written[row].append(token)
@@ -123,6 +127,21 @@ class Responder:
                 ids, positions, mask = ids[kept], positions[kept], mask[kept]
                 live = [live[at] for at in going]
         return written
+
+    def _seen(self, prompts: list[list[int]]) -> torch.Tensor:
+        """For each prompt and each token of the vocabulary: whether it is in it, (prompts, vocabulary)."""
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        seen = torch.zeros(len(prompts), vocabulary, dtype=torch.bool, device=self.model.device)
+        for row, prompt in zip(seen, prompts, strict=True):
+            row[prompt] = True
+        return seen
+
+    def _penalised(self, logits: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """`logits` with those that were `seen` made less likely."""
+        if self._penalty == 1:
+            return logits
+        less = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
+        return torch.where(seen, less, logits)
 
     def _has_stopped(self, tokens: list[int]) -> bool:
         return bool(tokens) and tokens[-1] in self._stops
