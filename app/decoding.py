@@ -15,12 +15,12 @@ from torch.nn.functional import pad
 from transformers import (
     DynamicCache,
     PreTrainedModel,
-    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
 
 from eval.objective import Sampling
+from training.responder import penalise
 
 READ_AT_ONCE = 64  # tokens of a prompt between two steps of the others; fewer cost the reading its speed
 REMEMBERED = 8  # conversations whose beginning need not be read again
@@ -178,8 +178,7 @@ def choose(logits: torch.Tensor, answers: Sequence[Answer]) -> list[int]:
     """The next token of each answer from its row of `logits` (answers, vocabulary), by its own sampling."""
     scores = logits.float()
     for row, answer in zip(scores, answers, strict=True):
-        penalty = RepetitionPenaltyLogitsProcessor(answer.sampling.repetition_penalty)
-        row[:] = penalty(torch.tensor([answer.tokens], device=row.device), row[None])[0]
+        penalise(row, answer.tokens, answer.sampling.repetition_penalty)
     tokens = scores.argmax(dim=-1)
     for sampling in {answer.sampling for answer in answers if answer.sampling.temperature > 0}:
         alike = [i for i, answer in enumerate(answers) if answer.sampling == sampling]

@@ -61,9 +61,8 @@ def examine_version(
 
     base = base_model_folder(objective.base_model, settings.cache, log=_to_stderr)
     encoder = Encoder(encoder_folder(objective.encoder, settings.cache, log=_to_stderr))
-    penalty = objective.sampling.repetition_penalty  # what nobody is served is not examined
     return examine(
-        Responder(base, adapter, penalty),
+        Responder(base, adapter, objective.sampling.repetition_penalty),  # as it is served
         encoder,
         suites,
         objective.answer_tokens,
@@ -71,7 +70,6 @@ def examine_version(
         version=version,
         base_model=base_model_sha256(base),
         language=objective.curation.language,
-        repetition_penalty=penalty,
         folder=settings.home / "evaluations",
     )
 

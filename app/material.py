@@ -110,7 +110,7 @@ class Material:
     def check_start(self, asked: Iterable[str]) -> None:
         """RatchetError where the version that is gone on with has learnt one of the items that a round asks, by id."""
         ids = set(asked)
-        if leak := first_leak(self.learnt, [item for item in self.evaluated if item[0] in ids]):
+        if self.learnt and (leak := first_leak(self.learnt, (i for i in self.evaluated if i[0] in ids))):
             raise RatchetError(
                 f"{self.start['version']} has learnt what is asked at the gate by now: {leak}; {FROM_THE_BASE}"
             )

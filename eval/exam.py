@@ -32,6 +32,8 @@ class Answer(Protocol):
 class Responder(Protocol):
     """A model that is asked; every list comes back in the order of what was asked."""
 
+    repetition_penalty: float  # of its answers; 1: none
+
     def answers(
         self,
         prompts: Sequence[Sequence[Message]],
@@ -68,7 +70,7 @@ class Evaluation:
     base_model: str  # which base the version stands on
     settings: Mapping[
         str, Any
-    ]  # answer_tokens, repetition_penalty, encoder, language; scripts: {metric: fingerprint}
+    ]  # answer_tokens, repetition_penalty, encoder, language, scripts {metric: fingerprint}
     suites: Mapping[str, Result]  # {suite: {"hash", "answers": {item: text}, "clusters": {item: cluster},
     # "scores": {metric: {item: float}}, "figures": {name: float over all items}}}
 
@@ -100,19 +102,17 @@ def examine(
     version: str,
     base_model: str,
     language: str = "",
-    repetition_penalty: float = 1.0,
     folder: Path | None = None,
 ) -> Evaluation:
     """Examine `version` on `suites`, with greedy answers of at most `answer_tokens`.
 
-    The `responder` answers with this `repetition_penalty`.
     `language` (ISO 639-1) is the one that answers should be in, "" for any. A finished suite is kept in
     `folder`/`version` and not asked again at equal settings: an interrupted examination goes on, and a champion
     is asked once. RatchetError when a score is not finite.
     """
     settings: dict[str, Any] = {
         "answer_tokens": answer_tokens,
-        "repetition_penalty": repetition_penalty,
+        "repetition_penalty": responder.repetition_penalty,
         "encoder": encoder.name,
         "language": language,
         "scripts": {},

@@ -36,6 +36,8 @@ class Said:
 class Parrot:
     """Answers with the question's own words and finds longer texts less likely; counts what it is asked."""
 
+    repetition_penalty = 1.0
+
     def __init__(self):
         self.asked = []
 
@@ -225,6 +227,10 @@ def test_other_settings_versions_and_suites_are_asked_anew(tmp_path):
         parrot = Parrot()
         run(parrot, prose, folder=tmp_path, **change)
         assert parrot.asked == ["It rained."]
+    parrot = Parrot()
+    parrot.repetition_penalty = 1.1
+    run(parrot, prose, folder=tmp_path)
+    assert parrot.asked == ["It rained."]
 
 
 def test_a_kept_file_that_was_cut_short_is_asked_again(tmp_path):

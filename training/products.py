@@ -33,11 +33,8 @@ def products() -> str:
 
 def replace_products() -> torch.library.Library:
     """Put oneDNN's kernel in the place of MKL's, forward and backward."""
-    for variable in (
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
-        "LRU_CACHE_CAPACITY",
-    ):  # oneDNN's, and PyTorch's before it
-        os.environ.setdefault(variable, KERNELS)
+    for cache_of in ("ONEDNN_PRIMITIVE_CACHE", "LRU_CACHE"):  # oneDNN's, and PyTorch's before it
+        os.environ.setdefault(f"{cache_of}_CAPACITY", KERNELS)
     product, no_more = torch.ops.mkldnn._linear_pointwise.default, ("none", [], "")
     mkl_product, mkl_sum = torch.ops.aten.mm.out, torch.ops.aten.addmm.out
 

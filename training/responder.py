@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, RepetitionPenaltyLogitsProcessor
 
 from feedback.errors import RatchetError
 from feedback.records import Message
@@ -31,6 +31,12 @@ class Answer:
     stopped: bool  # by itself; otherwise the limit cut it
 
 
+def penalise(scores: torch.Tensor, said: Sequence[int], penalty: float) -> None:
+    """Make the tokens that were `said` less likely in `scores` (vocabulary)."""
+    processor = RepetitionPenaltyLogitsProcessor(penalty)
+    scores[:] = processor(torch.tensor([said], device=scores.device), scores[None])[0]
+
+
 class Responder:
     """The base model in `folder`, with `adapter` merged into it where one is given.
 
@@ -39,7 +45,7 @@ class Responder:
     """
 
     def __init__(self, folder: Path, adapter: Path | None = None, repetition_penalty: float = 1.0) -> None:
-        self._penalty = repetition_penalty
+        self.repetition_penalty = repetition_penalty
         self.tokenizer = load_tokenizer(folder)
         model = load_model(folder)
         self.model = model if adapter is None else load_adapter(model, adapter).merge_and_unload()
@@ -90,7 +96,6 @@ class Responder:
         self, prompts: list[list[int]], max_new_tokens: int, progress: Callable[[float], None]
     ) -> list[list[int]]:
         """The most likely tokens after each prompt, up to a stop token; rows that stopped leave the batch."""
-        seen = self._seen(prompts)
         width = max(map(len, prompts))
         pad, device = self.tokenizer.pad_token_id, self.model.device
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
@@ -108,8 +113,11 @@ class Responder:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            best = self._penalised(output.logits[:, -1], seen[live]).argmax(-1)
-            seen[live, best] = True
+            scores = output.logits[:, -1]
+            if self.repetition_penalty != 1:
+                for row, at in zip(scores, live, strict=True):
+                    penalise(row, prompts[at] + written[at], self.repetition_penalty)
+            best = scores.argmax(-1)
             for row, token in zip(live, best.tolist(), strict=True):
                 if not self._has_stopped(written[row]):
                     written[row].append(token)
@@ -127,21 +135,6 @@ class Responder:
                 ids, positions, mask = ids[kept], positions[kept], mask[kept]
                 live = [live[at] for at in going]
         return written
-
-    def _seen(self, prompts: list[list[int]]) -> torch.Tensor:
-        """For each prompt and each token of the vocabulary: whether it is in it, (prompts, vocabulary)."""
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        seen = torch.zeros(len(prompts), vocabulary, dtype=torch.bool, device=self.model.device)
-        for row, prompt in zip(seen, prompts, strict=True):
-            row[prompt] = True
-        return seen
-
-    def _penalised(self, logits: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """`logits` with those that were `seen` made less likely."""
-        if self._penalty == 1:
-            return logits
-        less = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
-        return torch.where(seen, less, logits)
 
     def _has_stopped(self, tokens: list[int]) -> bool:
         return bool(tokens) and tokens[-1] in self._stops
